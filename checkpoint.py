@@ -1,0 +1,346 @@
+"""A trained model: weights, architecture, class names, ClipConfig, task and what it was trained on.
+
+Ours is one `.safetensors` file whose metadata holds the rest as JSON. Checkpoints published by
+others (`.pth`, `.pth.tar`, with or without `module.`) are recognised by their keys.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as serialise
+from torch import Tensor, nn
+
+from datasets.labels import AFFECTNET7, RAVDESS
+from media.clip import FACE, LEGACY, SPEECH, ClipConfig
+from models import EmotionModel, build_model
+
+VERSION = 1
+_METADATA = "emofuse"
+# Mean and deviation that the authors of EfficientFace normalise their 224-pixel pictures by.
+_EFFICIENTFACE_CLIPS = ClipConfig(
+    face_size=224,
+    face_mean=(0.57535914, 0.44928582, 0.40079932),
+    face_std=(0.20735591, 0.18981615, 0.18132027),
+)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model with all that is needed to use it.
+
+    Args:
+        model: in evaluation mode, on the CPU.
+        class_names: of its logits, in order.
+        clip_config: of its inputs.
+        task: `classification`.
+        info: training data, licence, scores, code version: for people.
+        source: file it was read from, and its SHA-256.
+    """
+
+    model: EmotionModel
+    class_names: tuple[str, ...]
+    clip_config: ClipConfig
+    task: str = "classification"
+    info: dict[str, Any] = field(default_factory=dict)
+    source: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def architecture(self) -> dict[str, Any]:
+        return {"name": self.model.name, "arguments": self.model.arguments}
+
+    def part(self, modality: str) -> Checkpoint:
+        """The `face` or `speech` classifier of a late fusion, as a checkpoint of its own."""
+        member = self.model.get_submodule(f"members.{modality}")
+        assert isinstance(member, EmotionModel)
+        return replace(self, model=member)
+
+
+@dataclass(frozen=True)
+class KeyReport:
+    """How the keys of a file met those of a model (or of the part of it named `prefix`)."""
+
+    prefix: str
+    matched: list[str]
+    missing: list[str]
+    unexpected: list[str]
+
+    def __str__(self) -> str:
+        part = f" of {self.prefix.rstrip('.')}" if self.prefix else ""
+        return (
+            f"{len(self.matched)} tensors matched{part}, {len(self.missing)} missing"
+            f"{_some(self.missing)}, {len(self.unexpected)} not used{_some(self.unexpected)}"
+        )
+
+
+def _some(keys: list[str]) -> str:
+    shown = ", ".join(keys[:4]) + (", …" if len(keys) > 4 else "")
+    return f" ({shown})" if keys else ""
+
+
+def save_checkpoint(checkpoint: Checkpoint, path: Path, half: bool = False) -> None:
+    """Write the file whole, or not at all. `half` stores float weights in 16 bits."""
+    metadata = {
+        "version": VERSION,
+        "architecture": checkpoint.architecture,
+        "class_names": list(checkpoint.class_names),
+        "task": checkpoint.task,
+        "clip_config": checkpoint.clip_config.to_dict(),
+        "info": checkpoint.info,
+    }
+    weights = {
+        name: (value.half() if half and value.dtype == torch.float32 else value).contiguous()
+        for name, value in checkpoint.model.state_dict().items()
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_bytes(serialise(weights, {_METADATA: json.dumps(metadata)}))
+    temporary.replace(path)
+
+
+def load_checkpoint(path: Path, num_heads: int = 1) -> Checkpoint:
+    """Read a checkpoint of ours, or one published by others.
+
+    Args:
+        path: `.safetensors`, `.pth` or `.pth.tar`.
+        num_heads: attention heads of a published fusion model, which its keys do not tell.
+
+    Raises:
+        ValueError: not a checkpoint, another architecture, or keys that do not match.
+    """
+    if not path.is_file():
+        raise ValueError(f"no checkpoint at {path}")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    source = {"name": path.name, "sha256": digest}
+    if path.suffix == ".safetensors":
+        return replace(_load_own(path), source=source)
+    return replace(_import_foreign(read_foreign_weights(path), path, num_heads), source=source)
+
+
+def _load_own(path: Path) -> Checkpoint:
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = json.loads((file.metadata() or {}).get(_METADATA, "null"))
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, json.JSONDecodeError, OSError) as error:
+        raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
+    if metadata is None:
+        raise ValueError(f"{path} was not written by this project: it lacks its configuration")
+    if metadata["version"] != VERSION:
+        raise ValueError(f"{path} has version {metadata['version']}; this code reads {VERSION}")
+    architecture = metadata["architecture"]
+    model = build_model(architecture["name"], **architecture["arguments"])
+    _load_strictly(model, weights, path)
+    return Checkpoint(
+        model=model.eval(),
+        class_names=tuple(metadata["class_names"]),
+        clip_config=ClipConfig.from_dict(metadata["clip_config"]),
+        task=metadata["task"],
+        info=metadata["info"],
+    )
+
+
+def _load_strictly(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+    try:
+        model.load_state_dict(dict(weights), strict=True)
+    except RuntimeError as error:
+        report = compare_keys(model, weights)
+        raise ValueError(f"{path} does not fit its architecture: {report}") from error
+
+
+class _Inert:
+    """Stands for any class that a foreign file names: takes everything, does nothing."""
+
+    def __init__(self, *_: object, **__: object) -> None: ...
+
+    def __setstate__(self, _: object) -> None: ...
+
+
+def read_foreign_weights(path: Path) -> dict[str, Tensor]:
+    """Tensors of a torch-saved file, without the `module.` that parallel training leaves.
+
+    The file is read with `weights_only=True`. Objects of other classes in it (recorders, numpy
+    scalars) become inert placeholders: no code of the file's choosing runs.
+
+    Raises:
+        ValueError: not a torch file, or one without tensors.
+    """
+    placeholders: list[tuple[type, str]] = []
+    while True:
+        try:
+            with torch.serialization.safe_globals([*placeholders]):
+                content = torch.load(path, map_location="cpu", weights_only=True)
+            break
+        except Exception as error:  # noqa: BLE001 - torch raises many kinds for a foreign file
+            named = re.search(r"GLOBAL ([\w.]+) was not an allowed global", str(error))
+            known = {name for _, name in placeholders}
+            if named is None or named.group(1) in known:
+                raise ValueError(
+                    f"{path} cannot be read as torch weights: {_line(error)}"
+                ) from None
+            placeholders.append((_Inert, named.group(1)))
+    state = content.get("state_dict", content) if isinstance(content, Mapping) else {}
+    weights = {k.removeprefix("module."): v for k, v in state.items() if isinstance(v, Tensor)}
+    if not weights:
+        raise ValueError(f"{path} holds no weights")
+    return weights
+
+
+def _line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:160]
+
+
+def _import_foreign(weights: dict[str, Tensor], path: Path, num_heads: int) -> Checkpoint:
+    if "audio_model.conv1d_0.0.weight" in weights:
+        return _import_fusion(weights, path, num_heads)
+    if "local.conv1_1.weight" in weights and "fc.weight" in weights:
+        return _import_efficientface(weights, path)
+    raise ValueError(
+        f"{path} holds neither a published EfficientFace nor a published audiovisual fusion model"
+    )
+
+
+def _import_efficientface(weights: dict[str, Tensor], path: Path) -> Checkpoint:
+    classes = len(weights["fc.weight"])
+    model = build_model("efficientface", num_classes=classes)
+    _load_strictly(model, weights, path)
+    names = AFFECTNET7 if classes == len(AFFECTNET7) else tuple(map(str, range(classes)))
+    return Checkpoint(model.eval(), names, _EFFICIENTFACE_CLIPS, info=_IMPORTED_EFFICIENTFACE)
+
+
+def _import_fusion(weights: dict[str, Tensor], path: Path, num_heads: int) -> Checkpoint:
+    if "av.attn.q.weight" in weights:
+        fusion = "lt"
+    else:
+        fusion = "it" if "av1.attn.q.weight" in weights else "ia"
+    classes = len(weights["classifier_1.0.weight"])
+    model = build_model(
+        "multimodalcnn",
+        num_classes=classes,
+        fusion=fusion,
+        num_heads=num_heads,
+        speech_model="mfcc_cnn",
+        n_mels=weights["audio_model.conv1d_0.0.weight"].shape[1],
+    )
+    _load_strictly(model, weights, path)
+    names = RAVDESS if classes == len(RAVDESS) else tuple(map(str, range(classes)))
+    return Checkpoint(model.eval(), names, LEGACY, info=_IMPORTED_FUSION)
+
+
+_IMPORTED_EFFICIENTFACE = {"origin": "published with Zhao et al., AAAI 2021; trained on AffectNet"}
+_IMPORTED_FUSION = {"origin": "published with Chumachenko et al., ICPR 2022; trained on RAVDESS"}
+
+
+def compare_keys(model: nn.Module, weights: Mapping[str, Tensor], prefix: str = "") -> KeyReport:
+    """Which tensors of a file fit the part of a model under `prefix`, by name and shape."""
+    own = {
+        name.removeprefix(prefix): value
+        for name, value in model.state_dict().items()
+        if name.startswith(prefix)
+    }
+    matched = [n for n, v in weights.items() if n in own and own[n].shape == v.shape]
+    return KeyReport(
+        prefix,
+        matched,
+        missing=sorted(set(own) - set(matched)),
+        unexpected=sorted(set(weights) - set(matched)),
+    )
+
+
+def load_pretrained(model: nn.Module, path: Path) -> KeyReport:
+    """Start the fitting part of a model (all of it, or one branch) from trained weights.
+
+    Heads may differ; every other tensor of that part must be there.
+
+    Raises:
+        ValueError: no part of the model matches.
+    """
+    weights = dict(load_checkpoint(path).model.state_dict())
+    prefixes = ["", *(f"{name}." for name, _ in model.named_children())]
+    reports = [compare_keys(model, weights, prefix) for prefix in prefixes]
+    best = max(reports, key=lambda report: len(report.matched))
+    heads = _head_keys(weights)
+    lacking = [name for name in best.unexpected if name not in heads]
+    if lacking or not best.matched:
+        raise ValueError(f"{path} does not match any part of {type(model).__name__}: {best}")
+    part = model.get_submodule(best.prefix.rstrip(".")) if best.prefix else model
+    part.load_state_dict({name: weights[name] for name in best.matched}, strict=False)
+    return best
+
+
+def _head_keys(weights: Mapping[str, Tensor]) -> set[str]:
+    return {name for name in weights if name.split(".")[0] in ("fc", "classifier_1")}
+
+
+def combine_checkpoints(face: Checkpoint, speech: Checkpoint, late_method: str) -> Checkpoint:
+    """A late fusion that sees as `face` and hears as `speech` was trained.
+
+    Raises:
+        ValueError: different classes, or windows of different length.
+    """
+    if face.class_names != speech.class_names:
+        raise ValueError(
+            f"the face classifier knows {', '.join(face.class_names)} and the speech classifier "
+            f"{', '.join(speech.class_names)}: they cannot be combined"
+        )
+    model = build_model(
+        "late_fusion",
+        face=face.architecture,
+        speech=speech.architecture,
+        num_classes=len(face.class_names),
+        late_method=late_method,
+    )
+    for name, part in (("face", face), ("speech", speech)):
+        model.get_submodule(f"members.{name}").load_state_dict(part.model.state_dict())
+    config = merge_clip_configs(face.clip_config, speech.clip_config)
+    return Checkpoint(model.eval(), face.class_names, config)
+
+
+def reorder_classes(checkpoint: Checkpoint, class_names: tuple[str, ...]) -> Checkpoint:
+    """The same classifier with its classes in another order.
+
+    Raises:
+        ValueError: other classes than the checkpoint's, or a model without a linear head.
+    """
+    if set(checkpoint.class_names) != set(class_names):
+        raise ValueError(
+            f"{checkpoint.source.get('name', 'the checkpoint')} knows "
+            f"{', '.join(checkpoint.class_names)}, not {', '.join(class_names)}"
+        )
+    order = [checkpoint.class_names.index(name) for name in class_names]
+    layers = [
+        module
+        for head in checkpoint.model.head
+        for module in checkpoint.model.get_submodule(head).modules()
+        if isinstance(module, nn.Linear)
+    ]
+    if not layers:
+        raise ValueError(f"{checkpoint.model.name} has no linear head to reorder")
+    with torch.no_grad():
+        layers[-1].weight.copy_(layers[-1].weight[order])
+        layers[-1].bias.copy_(layers[-1].bias[order])
+    return replace(checkpoint, class_names=class_names)
+
+
+def merge_clip_configs(face: ClipConfig, speech: ClipConfig) -> ClipConfig:
+    """The constants of a model that sees as `face` and hears as `speech` was trained.
+
+    Raises:
+        ValueError: windows of different length.
+    """
+    if face.window_seconds != speech.window_seconds:
+        raise ValueError(
+            f"face was trained on windows of {face.window_seconds:g} s and speech of "
+            f"{speech.window_seconds:g} s: train both on the same"
+        )
+    seen = {name: getattr(face, name) for name in FACE}
+    heard = {name: getattr(speech, name) for name in SPEECH}
+    return replace(ClipConfig(window_seconds=face.window_seconds), **seen, **heard)

@@ -1,0 +1,1 @@
+"""Corpora to records, records to samples."""

@@ -1,0 +1,68 @@
+"""Names of emotions and their order. The one place where a label list is written down."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+RAVDESS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
+SEVEN = ("neutral", "happy", "sad", "angry", "fearful", "disgust", "surprised")
+FERPLUS = ("neutral", "happy", "surprised", "sad", "angry", "disgust", "fearful", "contempt")
+AFFECTNET7 = ("neutral", "happy", "sad", "surprised", "fearful", "disgust", "angry")
+
+CLASS_SETS = {"ravdess8": RAVDESS, "seven": SEVEN}
+_ORDER = (*RAVDESS, "contempt")
+_MERGED = {
+    "calm": "neutral"
+}  # where a class set has no place for the first, it reads as the second
+_SPELLINGS = {
+    "anger": "angry",
+    "fear": "fearful",
+    "happiness": "happy",
+    "joy": "happy",
+    "sadness": "sad",
+    "surprise": "surprised",
+    "disgusted": "disgust",
+}
+
+
+def canonical(name: str) -> str:
+    """One spelling per emotion: `Anger` -> `angry`. Unknown names pass in lower case."""
+    lowered = name.strip().lower()
+    return _SPELLINGS.get(lowered, lowered)
+
+
+def resolve_classes(wanted: str, present: Iterable[str]) -> tuple[str, ...]:
+    """The ordered class names of a run.
+
+    Args:
+        wanted: `auto` (the labels present, emotions in RAVDESS's order, others by alphabet), the
+            name of a class set, or a comma-separated list.
+        present: labels of the annotation file.
+
+    Raises:
+        ValueError: unknown set, or fewer than two classes.
+    """
+    if wanted == "auto":
+        found = set(present)
+        known = tuple(name for name in _ORDER if name in found)
+        classes = known + tuple(sorted(found - set(known)))
+    elif wanted in CLASS_SETS:
+        classes = CLASS_SETS[wanted]
+    elif "," in wanted:
+        classes = tuple(canonical(name) for name in wanted.split(","))
+    else:
+        sets = ", ".join(CLASS_SETS)
+        raise ValueError(
+            f"unknown classes {wanted!r}; give auto, {sets}, or a comma-separated list"
+        )
+    if len(classes) < 2 or len(set(classes)) != len(classes):
+        raise ValueError(f"classes must be two or more different names, not {', '.join(classes)}")
+    return classes
+
+
+def place(label: str, classes: tuple[str, ...]) -> int | None:
+    """Index of a label among the classes, merged where the set has no place for it, or None."""
+    for name in (label, _MERGED.get(label)):
+        if name in classes:
+            return classes.index(name)
+    return None

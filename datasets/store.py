@@ -1,0 +1,185 @@
+"""An indexed store of prepared recordings: a few large memory-mapped files, not many small ones.
+
+A store is a folder: `store.json` (version and ClipConfig), `index.jsonl` (one line a recording),
+and the data files named in `_FILES`, to which recordings are appended. An index line is written
+only after its data, so a killed run leaves at most data without an index line, which the next
+writer cuts off.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from media.clip import STORED, ClipConfig, Recording
+
+VERSION = 1
+_FILES = {"faces": np.uint8, "face_times": np.float64, "face_ids": np.int32}
+_FILES |= {"picture_times": np.float64, "waveform": np.int16}
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """An index line: where in each data file, counted in its items, a recording lies."""
+
+    key: str
+    duration: float
+    spans: dict[str, tuple[int, int]]  # name -> offset, count
+
+
+class StoreWriter:
+    """Append recordings to a store; what an earlier, perhaps killed, writer finished is kept.
+
+    Raises:
+        ValueError: the folder holds a store that was prepared with other constants.
+    """
+
+    def __init__(self, folder: Path, config: ClipConfig) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._shape = (config.face_size, config.face_size, 3)
+        header = folder / "store.json"
+        if header.exists():
+            check_config(folder, config)
+        else:
+            _write_json(header, {"version": VERSION, "clip_config": config.to_dict()})
+        entries, length = _read_index(folder)
+        self.keys = {entry.key for entry in entries}
+        self._ends = _ends(entries)
+        self._index = _open_cut(folder / "index.jsonl", length)
+        self._data = {
+            name: _open_cut(folder / name, self._ends[name] * self._item_size(name))
+            for name in _FILES
+        }
+
+    def add(self, key: str, recording: Recording) -> None:
+        """Append one recording. It is there whole, or not at all."""
+        spans = {}
+        for name, dtype in _FILES.items():
+            values = np.ascontiguousarray(getattr(recording, name), dtype=dtype)
+            self._data[name].write(values.tobytes())
+            self._data[name].flush()
+            spans[name] = (self._ends[name], len(values))
+            self._ends[name] += len(values)
+        line = json.dumps({"key": key, "duration": recording.duration, "spans": spans})
+        self._index.write(line.encode() + b"\n")
+        self._index.flush()
+        self.keys.add(key)
+
+    def close(self) -> None:
+        for file in (self._index, *self._data.values()):
+            file.close()
+
+    def __enter__(self) -> StoreWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _item_size(self, name: str) -> int:
+        size = np.dtype(_FILES[name]).itemsize
+        return size * int(np.prod(self._shape)) if name == "faces" else size
+
+
+class ClipStore:
+    """Read a store. Recordings share its memory maps: nothing is read before it is used.
+
+    Raises:
+        ValueError: the folder holds no store, or one of another version.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.config = read_config(folder)
+        entries, _ = _read_index(folder)
+        self._entries = {entry.key: entry for entry in entries}
+        ends = _ends(entries)
+        self._arrays = {name: self._map(name, ends[name]) for name in _FILES}
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._entries
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def recording(self, key: str) -> Recording:
+        """The prepared recording. Raises KeyError where it is not in the store."""
+        entry = self._entries[key]
+        parts: dict[str, Any] = {}
+        for name, (offset, count) in entry.spans.items():
+            parts[name] = self._arrays[name][offset : offset + count]
+        return Recording(path=Path(key.strip("|")), duration=entry.duration, **parts)
+
+    def count(self, key: str, name: str) -> int:
+        """How many `faces` or samples of `waveform` a recording has."""
+        return self._entries[key].spans[name][1]
+
+    def _map(self, name: str, length: int) -> np.ndarray:
+        size = self.config.face_size
+        shape = (length, size, size, 3) if name == "faces" else (length,)
+        if not length:
+            return np.zeros(shape, dtype=_FILES[name])
+        return np.memmap(self.folder / name, dtype=_FILES[name], mode="r", shape=shape)
+
+
+def read_config(folder: Path) -> ClipConfig:
+    """The ClipConfig that a store was prepared with.
+
+    Raises:
+        ValueError: no store there, or one of another version.
+    """
+    try:
+        header = json.loads((folder / "store.json").read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        raise ValueError(f"{folder} holds no store of prepared clips: {error}") from error
+    if header.get("version") != VERSION:
+        raise ValueError(f"store {folder} has version {header.get('version')}; prepare it anew")
+    return ClipConfig.from_dict(header["clip_config"])
+
+
+def check_config(folder: Path, config: ClipConfig) -> None:
+    """Raise ValueError, naming both values, where a store was prepared with other constants."""
+    differences = read_config(folder).differences(config, STORED)
+    if differences:
+        raise ValueError(f"store {folder}: {differences[0]}; prepare into another folder")
+
+
+def _read_index(folder: Path) -> tuple[list[_Entry], int]:
+    """Whole entries, and the length in bytes of the part of the index that they fill."""
+    path = folder / "index.jsonl"
+    entries, length = [], 0
+    for line in path.read_bytes().splitlines(keepends=True) if path.exists() else []:
+        if not line.endswith(b"\n"):
+            break
+        values = json.loads(line)
+        spans = {name: (span[0], span[1]) for name, span in values["spans"].items()}
+        entries.append(_Entry(values["key"], values["duration"], spans))
+        length += len(line)
+    return entries, length
+
+
+def _ends(entries: list[_Entry]) -> dict[str, int]:
+    """Items that whole entries fill in each data file."""
+    ends = dict.fromkeys(_FILES, 0)
+    for entry in entries:
+        for name, (offset, count) in entry.spans.items():
+            ends[name] = max(ends[name], offset + count)
+    return ends
+
+
+def _open_cut(path: Path, length: int) -> Any:
+    """Open for appending after the first `length` bytes; what lies beyond is cut off."""
+    path.touch()
+    file = path.open("r+b")
+    file.truncate(length)
+    file.seek(length)
+    return file
+
+
+def _write_json(path: Path, values: dict[str, Any]) -> None:
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_text(json.dumps(values, indent=1))
+    temporary.replace(path)

@@ -1,0 +1,186 @@
+"""Train, score, or write the emotion timelines of recordings: parse, wire, run."""
+
+from __future__ import annotations
+
+import glob
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from checkpoint import Checkpoint
+from experiment import run_experiment
+from inference import TrainingAlignedInference
+from media.errors import MediaError
+from opts import DEFAULT_CHECKPOINT, INFER, InferenceOptions, Options, parse_options
+from reports.plots import plot_timeline, write_figure
+from timeline import Timeline, summarise, write_csv, write_json
+
+MEDIA_SUFFIXES = frozenset(
+    f".{name}"
+    for kind in (
+        (
+            "mp4",
+            "m4v",
+            "mov",
+            "avi",
+            "mkv",
+            "webm",
+            "flv",
+            "mpg",
+            "mpeg",
+            "wmv",
+            "3gp",
+            "ts",
+            "mts",
+        ),
+        ("wav", "flac", "mp3", "m4a", "aac", "ogg", "opus", "wma"),
+    )
+    for name in kind
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point. Returns the exit status: a user's mistake is one line and 2."""
+    try:
+        options = parse_options(arguments)
+        if options.mode == INFER:
+            return infer_files(options)
+        print(f"run folder: {run_experiment(options, print)}")
+    except (ValueError, MediaError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; training goes on with --resume_path RUN_FOLDER", file=sys.stderr)
+        return 130
+    return 0
+
+
+def list_media(patterns: list[str]) -> list[Path]:
+    """Files that the patterns name: files as given, media files of folders, matches of globs.
+
+    Raises:
+        ValueError: a pattern that names nothing.
+    """
+    found: list[Path] = []
+    for pattern in patterns:
+        path = Path(pattern)
+        if path.is_dir():
+            matches = sorted(p for p in path.rglob("*") if p.suffix.lower() in MEDIA_SUFFIXES)
+        elif path.exists() or not glob.has_magic(pattern):
+            matches = [path]
+        else:
+            matches = sorted(Path(p) for p in glob.glob(pattern, recursive=True))  # noqa: PTH207
+        if not matches:
+            raise ValueError(f"--media_path {pattern} names no media file")
+        found += matches
+    return list(dict.fromkeys(found))
+
+
+def infer_files(options: Options) -> int:
+    """Run the command line's inference. Returns its exit status.
+
+    A file that fails is one line on stderr and the rest goes on: 1 where some failed, 2 where all.
+    """
+    settings = options.inference
+    paths = list_media(settings.media_path)
+    if settings.save_plot and len(paths) > 1:
+        raise ValueError(f"--save_plot is for one recording; {len(paths)} go to --output")
+    engine = _build_engine(options)
+    names = _output_names(paths)
+    failed = 0
+    for path in paths:
+        try:
+            timeline = _run_with_bar(engine, path)
+        except MediaError as error:
+            print(f"error: {error}", file=sys.stderr)
+            failed += 1
+            continue
+        written = _write_outputs(timeline, Path(settings.output) / names[path], settings)
+        print(summarise(timeline))
+        print("Written: " + ", ".join(str(p) for p in written) + "\n")
+    if len(paths) > 1:
+        print(f"{len(paths) - failed} of {len(paths)} recordings written to {settings.output}")
+    return 0 if not failed else (2 if failed == len(paths) else 1)
+
+
+def _build_engine(options: Options) -> TrainingAlignedInference:
+    settings, extras = options.inference, options.infer_extras
+    path = Path(settings.model_path)
+    if "fusion" in extras and "model_path" not in options.given:
+        path = _shipped(extras["fusion"])
+    engine = TrainingAlignedInference(
+        model_path=path,
+        device=options.run.device,
+        hop_seconds=settings.hop_seconds,
+        window_seconds=extras.get("window_seconds"),
+        batch_size=options.run.batch_size,
+        efficientface_path=settings.efficientface_path,
+        yunet_path=settings.yunet_path,
+        num_heads=extras.get("num_heads", 1),
+    )
+    _check_fusion(engine.checkpoint, extras.get("fusion"))
+    trained = engine.checkpoint.clip_config.window_seconds
+    if engine.config.window_seconds != trained:
+        print(f"note: this checkpoint was trained on windows of {trained:g} s", file=sys.stderr)
+    return engine
+
+
+def _shipped(fusion: str) -> Path:
+    """The shipped checkpoint of that fusion."""
+    path = DEFAULT_CHECKPOINT.with_name(f"fusion_{fusion}.safetensors")
+    if not path.exists():
+        shipped = sorted(p.stem[7:] for p in path.parent.glob("fusion_*.safetensors"))
+        raise ValueError(
+            f"no checkpoint of fusion {fusion!r} is shipped (there are: {', '.join(shipped)}); "
+            "train one and give it as --model_path"
+        )
+    return path
+
+
+def _check_fusion(checkpoint: Checkpoint, wanted: str | None) -> None:
+    model = checkpoint.model
+    fusion = "late" if model.name == "late_fusion" else model.arguments.get("fusion")
+    if wanted is not None and fusion != wanted:
+        raise ValueError(
+            f"--fusion {wanted}, but {checkpoint.source['name']} is a {model.name}"
+            + (f" of fusion {fusion}" if fusion else "")
+        )
+
+
+def _output_names(paths: list[Path]) -> dict[Path, str]:
+    """Name of each recording's files: its own without suffix; with it, or numbered, if shared."""
+    stems = Counter(path.stem for path in paths)
+    names = {p: p.stem if stems[p.stem] == 1 else p.name.replace(".", "_") for p in paths}
+    taken: Counter[str] = Counter()
+    for path, name in names.items():
+        taken[name] += 1
+        names[path] = name if taken[name] == 1 else f"{name}_{taken[name]}"
+    return names
+
+
+def _run_with_bar(engine: TrainingAlignedInference, path: Path) -> Timeline:
+    form = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
+    with tqdm(total=1.0, desc=path.name, bar_format=form, leave=False) as bar:
+        return engine.run(path, lambda share: _advance(bar, share))
+
+
+def _advance(bar: tqdm, share: float) -> None:
+    bar.update(max(0.0, min(1.0, share) - bar.n))
+
+
+def _write_outputs(timeline: Timeline, base: Path, settings: InferenceOptions) -> list[Path]:
+    files = [base.with_name(f"{base.name}.csv"), base.with_name(f"{base.name}.json")]
+    write_csv(timeline, files[0])
+    write_json(timeline, files[1])
+    if not settings.no_plot:
+        plot = Path(settings.save_plot or base.with_name(f"{base.name}.png"))
+        write_figure(plot_timeline(timeline, settings.plot_style), plot)
+        files.append(plot)
+    return files
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Media files to tensors. Knows no corpus and no emotion model."""

@@ -1,0 +1,405 @@
+"""From a decoded recording to a model's inputs: windows, clips, and the constants that rule them.
+
+The one road for a sample: `read_recording` (media/recording.py) -> `Recording.cut` -> `preprocess`.
+Training, validation, inference and tests all walk it, so every constant on it is in `ClipConfig`,
+which travels with each store of prepared clips and with each checkpoint.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torchaudio
+
+PictureChoice = Literal["last", "even"]
+Colour = Literal["rgb", "bgr", "grey"]
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601 weights of red, green, blue
+TIME_TOLERANCE = 1e-6  # seconds: a picture this little before a boundary belongs to what follows
+LOG_MEL_RANGE = 13.8  # nats (60 dB) kept below the loud frames of a window
+SPEECH_LEVEL_PERCENTILE = 95.0  # of the frame levels of a window: the gain that is taken out
+
+
+@dataclass(frozen=True)
+class ClipConfig:
+    """Every constant between a media file and a model's inputs.
+
+    Args:
+        window_seconds: length of a window.
+        pictures: face pictures per window (T).
+        picture_choice: `last` takes the last T face pictures of a window, `even` the T that lie
+            nearest to the middles of T equal parts of it.
+        face_size: side of the square face picture, in pixels.
+        face_margin: what is added to the longer side of the detected box, as a share of it, before
+            the square around the box's centre is cut.
+        colour: order of the colour planes given to the model; `grey` repeats the luma three times.
+        face_mean, face_std: normalisation of pictures in [0, 1], in the order of `colour`.
+        detector: `mtcnn`, `yunet`, or `whole` for pictures that are cropped faces already.
+        detector_side: longer side of the reduced picture that the detector sees, in pixels.
+        detector_stride: the detector looks at every k-th picture.
+        sample_rate: of the mono sound, in Hz.
+        speech_feature: `log_mel`, or `mfcc` as librosa's defaults give it.
+        n_fft, win_length, hop_length: of the short-time spectrum, in samples.
+        n_mels: mel bands (log_mel), or coefficients (mfcc).
+        f_min, f_max: edges of the mel bands, in Hz.
+        silence_dbfs: a window whose loudest 25 ms lie below this level holds no sound.
+    """
+
+    window_seconds: float = 1.0
+    pictures: int = 15
+    picture_choice: PictureChoice = "last"
+    face_size: int = 96
+    face_margin: float = 0.0
+    colour: Colour = "rgb"
+    face_mean: tuple[float, ...] = IMAGENET_MEAN
+    face_std: tuple[float, ...] = IMAGENET_STD
+    detector: Literal["mtcnn", "yunet", "whole"] = "mtcnn"
+    detector_side: int = 320
+    detector_stride: int = 5
+    sample_rate: int = 16000
+    speech_feature: Literal["log_mel", "mfcc"] = "log_mel"
+    n_fft: int = 512
+    win_length: int = 400
+    hop_length: int = 160
+    n_mels: int = 64
+    f_min: float = 50.0
+    f_max: float = 8000.0
+    silence_dbfs: float = -60.0
+
+    def __post_init__(self) -> None:
+        for name in ("face_mean", "face_std"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        for name in ("window_seconds", "pictures", "detector_side", "detector_stride"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be positive, not {getattr(self, name)}")
+        if self.face_size <= 0 or self.face_size % 16:
+            raise ValueError(f"face_size must be a multiple of 16, not {self.face_size}")
+
+    @property
+    def window_samples(self) -> int:
+        return round(self.window_seconds * self.sample_rate)
+
+    @property
+    def speech_context(self) -> int:
+        """Samples on each side of a window that its outer frames look at."""
+        return (self.n_fft - self.hop_length) // 2 if self.speech_feature == "log_mel" else 0
+
+    @property
+    def speech_frames(self) -> int:
+        """Spectrogram frames in a window (L)."""
+        if self.speech_feature == "mfcc":
+            return 1 + self.window_samples // self.hop_length
+        return self.window_samples // self.hop_length
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @staticmethod
+    def from_dict(values: dict[str, Any]) -> ClipConfig:
+        """Rebuild a configuration that `to_dict` (perhaps by way of JSON) gave.
+
+        Raises:
+            ValueError: a name that this version does not know, or a value out of range.
+        """
+        known = {field.name for field in fields(ClipConfig)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise ValueError(
+                f"unknown ClipConfig entries {', '.join(unknown)}: made by a newer version?"
+            )
+        return ClipConfig(**values)
+
+    def differences(self, other: ClipConfig, names: tuple[str, ...] = ()) -> list[str]:
+        """One line for each entry (of `names`, or of all) in which two configurations differ."""
+        return [
+            f"{name} is {getattr(self, name)} here and {getattr(other, name)} there"
+            for name in (names or tuple(field.name for field in fields(self)))
+            if getattr(self, name) != getattr(other, name)
+        ]
+
+
+# What a store of prepared clips has baked in, and what each modality's encoder was trained on.
+STORED = ("face_size", "face_margin", "detector", "detector_side", "detector_stride", "sample_rate")
+FACE = ("face_size", "face_margin", "colour", "face_mean", "face_std")
+SPEECH = (
+    "sample_rate",
+    "speech_feature",
+    "n_fft",
+    "win_length",
+    "hop_length",
+    "n_mels",
+    "f_min",
+    "f_max",
+)
+
+# Preprocessing of the checkpoints published with Chumachenko et al., ICPR 2022: 15 pictures spread
+# over 3.6 s, 224 px, blue first, divided by 255; ten MFCCs of sound at 22050 Hz.
+LEGACY = ClipConfig(
+    window_seconds=3.6,
+    picture_choice="even",
+    face_size=224,
+    face_margin=0.0,
+    colour="bgr",
+    face_mean=(0.0, 0.0, 0.0),
+    face_std=(1.0, 1.0, 1.0),
+    sample_rate=22050,
+    speech_feature="mfcc",
+    n_fft=2048,
+    win_length=2048,
+    hop_length=512,
+    n_mels=10,
+    f_min=0.0,
+    f_max=11025.0,
+)
+
+
+@dataclass(frozen=True)
+class Window:
+    """The interval [start, end) of a recording, in seconds. `partial` marks a short tail."""
+
+    start: float
+    end: float
+    partial: bool = False
+
+
+def tile_windows(duration: float, window_seconds: float, hop_seconds: float) -> list[Window]:
+    """Windows that cover [0, duration) without gap; the last may be short and is then marked.
+
+    Raises:
+        ValueError: the hop is not positive, or is longer than the window and so would leave gaps.
+    """
+    check_hop(window_seconds, hop_seconds)
+    windows: list[Window] = []
+    index = 0
+    while not windows or windows[-1].end < duration - TIME_TOLERANCE:
+        window = window_at(index, window_seconds, hop_seconds)
+        if window.end > duration + TIME_TOLERANCE:
+            window = Window(window.start, duration, partial=True)
+        windows.append(window)
+        index += 1
+    return windows
+
+
+def window_at(index: int, window_seconds: float, hop_seconds: float) -> Window:
+    """The full window of that index. Times are rounded to microseconds, so rows read cleanly."""
+    start = round(index * hop_seconds, 6)
+    return Window(start, round(start + window_seconds, 6))
+
+
+def check_hop(window_seconds: float, hop_seconds: float) -> None:
+    """Raise ValueError where windows at this hop would not cover a recording."""
+    if not 0 < hop_seconds <= window_seconds:
+        raise ValueError(
+            f"hop of {hop_seconds:g} s: must be above 0 and at most the window's "
+            f"{window_seconds:g} s, or time would be lost between windows"
+        )
+
+
+@dataclass(frozen=True)
+class Clip:
+    """What a window holds, before any feature is computed.
+
+    Args:
+        window: the interval.
+        faces: (T, H, W, 3) uint8 RGB; zeros where `face_mask` is false.
+        face_mask: (T,) bool, true where a face was found.
+        face_id: identity of the faces, None where there is none.
+        face_share: share of the window's pictures that show this face, 0 to 1.
+        waveform: (context + N + context,) float32 in [-1, 1], zeros outside the recording.
+        has_speech: false where the recording has no sound or is silent.
+    """
+
+    window: Window
+    faces: np.ndarray
+    face_mask: np.ndarray
+    face_id: int | None
+    face_share: float
+    waveform: np.ndarray
+    has_speech: bool
+
+
+@dataclass
+class Recording:
+    """A decoded stretch of a file: mono sound, and the faces of one followed person.
+
+    Time 0 is where the earliest stream of the file starts. While streaming, a recording is a
+    sliding stretch of the file: `sound_start` counts the samples already dropped.
+
+    Args:
+        path: where it came from.
+        duration: seconds, the end of the later of sound and pictures.
+        waveform: (N,) int16 mono at the configured rate; empty where there is no sound.
+        faces: (P, H, W, 3) uint8 RGB, one for each picture in which the face was found.
+        face_times: (P,) presentation times of those pictures, in seconds, ascending.
+        face_ids: (P,) identity of each.
+        picture_times: (Q,) presentation times of all pictures, with and without a face.
+        sound_start: index, counted from time 0, of the first sample in `waveform`.
+    """
+
+    path: Path
+    duration: float
+    waveform: np.ndarray
+    faces: np.ndarray
+    face_times: np.ndarray
+    face_ids: np.ndarray
+    picture_times: np.ndarray
+    sound_start: int = 0
+
+    def cut(self, window: Window, config: ClipConfig) -> Clip:
+        """What lies in the window: sound and pictures by the same presentation times."""
+        inside = _between(self.face_times, window)
+        shown = int(_between(self.picture_times, window).sum())
+        face_id = _followed_identity(self.face_ids[inside])
+        chosen = np.flatnonzero(inside)[self.face_ids[inside] == face_id] if inside.any() else []
+        faces, mask = self._pick_faces(np.asarray(chosen, dtype=int), window, config)
+        waveform = self._cut_sound(window, config)
+        return Clip(
+            window=window,
+            faces=faces,
+            face_mask=mask,
+            face_id=face_id,
+            face_share=min(1.0, len(chosen) / shown) if shown else 0.0,
+            waveform=waveform,
+            has_speech=_is_audible(waveform, config),
+        )
+
+    def _pick_faces(
+        self, chosen: np.ndarray, window: Window, config: ClipConfig
+    ) -> tuple[np.ndarray, np.ndarray]:
+        shape = (config.pictures, config.face_size, config.face_size, 3)
+        faces, mask = np.zeros(shape, dtype=np.uint8), np.zeros(config.pictures, dtype=bool)
+        if config.picture_choice == "last":
+            chosen = chosen[-config.pictures :]
+            slots = np.arange(len(chosen))
+        else:
+            chosen, slots = _even_slots(chosen, self.face_times, window, config)
+        faces[slots], mask[slots] = self.faces[chosen], True
+        return faces, mask
+
+    def _cut_sound(self, window: Window, config: ClipConfig) -> np.ndarray:
+        context = config.speech_context
+        start = round(window.start * config.sample_rate)
+        length = config.window_samples
+        held = min(length, round(window.end * config.sample_rate) - start)  # a tail is zero-padded
+        out = np.zeros(length + 2 * context, dtype=np.float32)
+        first = start - context - self.sound_start
+        last = start + held + context - self.sound_start
+        low, high = max(first, 0), min(last, len(self.waveform))
+        if high > low:
+            out[low - first : high - first] = self.waveform[low:high] / np.float32(32768.0)
+        return out
+
+
+def _between(times: np.ndarray, window: Window) -> np.ndarray:
+    return (times >= window.start - TIME_TOLERANCE) & (times < window.end - TIME_TOLERANCE)
+
+
+def _followed_identity(ids: np.ndarray) -> int | None:
+    """The most frequent identity; the later one where two are as frequent."""
+    if not len(ids):
+        return None
+    values, last, counts = np.unique(ids[::-1], return_index=True, return_counts=True)
+    return int(values[np.lexsort((last, -counts))[0]])
+
+
+def _even_slots(
+    chosen: np.ndarray, times: np.ndarray, window: Window, config: ClipConfig
+) -> tuple[np.ndarray, np.ndarray]:
+    """For each of T equal parts of a full window, the nearest face picture not a part away."""
+    part = config.window_seconds / config.pictures
+    middles = window.start + (np.arange(config.pictures) + 0.5) * part
+    if not len(chosen):
+        return chosen, np.zeros(0, dtype=int)
+    distance = np.abs(times[chosen][None, :] - middles[:, None])
+    slots = np.flatnonzero(distance.min(axis=1) < part)
+    return chosen[distance.argmin(axis=1)[slots]], slots
+
+
+def _is_audible(waveform: np.ndarray, config: ClipConfig) -> bool:
+    frame = max(1, config.sample_rate // 40)
+    inner = waveform[config.speech_context : len(waveform) - config.speech_context]
+    frames = inner[: len(inner) // frame * frame].reshape(-1, frame)
+    if not frames.size:
+        return False
+    loudest = float(np.sqrt((frames.astype(np.float64) ** 2).mean(axis=1).max()))
+    return 20 * math.log10(loudest + 1e-12) > config.silence_dbfs
+
+
+def preprocess(clip: Clip, config: ClipConfig) -> dict[str, torch.Tensor]:
+    """A model's inputs for one clip, deterministically.
+
+    Returns:
+        `face` (T, 3, H, W) float32, `face_mask` (T,) bool, `speech` (n_mels, L) float32,
+        `speech_mask` () bool. What is missing is zero and its mask is false.
+    """
+    speech = torch.zeros(config.n_mels, config.speech_frames)
+    if clip.has_speech:
+        feature = _log_mel if config.speech_feature == "log_mel" else _mfcc
+        speech = feature(clip.waveform, config)
+    return {
+        "face": _normalise_faces(clip.faces, clip.face_mask, config),
+        "face_mask": torch.from_numpy(clip.face_mask),
+        "speech": speech,
+        "speech_mask": torch.tensor(clip.has_speech),
+    }
+
+
+def _normalise_faces(faces: np.ndarray, mask: np.ndarray, config: ClipConfig) -> torch.Tensor:
+    """(T, H, W, 3) uint8 RGB -> (T, 3, H, W) float32, colour order and scale as configured."""
+    pictures = torch.from_numpy(np.ascontiguousarray(faces.transpose(0, 3, 1, 2)))
+    if config.colour == "bgr":
+        pictures = pictures.flip(1)
+    elif config.colour == "grey":
+        luma = (pictures.float() * torch.tensor(LUMA).view(1, 3, 1, 1)).sum(dim=1, keepdim=True)
+        pictures = luma.expand(-1, 3, -1, -1)
+    mean = torch.tensor(config.face_mean).view(1, 3, 1, 1)
+    std = torch.tensor(config.face_std).view(1, 3, 1, 1)
+    scaled = (pictures.float() / 255.0 - mean) / std
+    return scaled * torch.from_numpy(mask).view(-1, 1, 1, 1)
+
+
+@lru_cache(maxsize=8)
+def _mel_transform(config: ClipConfig) -> torchaudio.transforms.MelSpectrogram:
+    return torchaudio.transforms.MelSpectrogram(
+        sample_rate=config.sample_rate,
+        n_fft=config.n_fft,
+        win_length=config.win_length,
+        hop_length=config.hop_length,
+        f_min=config.f_min,
+        f_max=config.f_max,
+        n_mels=config.n_mels,
+        center=False,
+    )
+
+
+def _log_mel(waveform: np.ndarray, config: ClipConfig) -> torch.Tensor:
+    """(n_mels, L) log-mel power, independent of gain, about -2 to 2.
+
+    Frame i is centred on the middle of the i-th hop of the window. From the natural logarithm the
+    95th percentile of the frames' levels is taken away; what lies over 60 dB below it is cut off.
+    """
+    power = _mel_transform(config)(torch.from_numpy(waveform))  # (n_mels, L)
+    level = torch.quantile((power.sum(dim=0) + 1e-10).log(), SPEECH_LEVEL_PERCENTILE / 100.0)
+    relative = ((power + 1e-10).log() - level).clamp(min=-LOG_MEL_RANGE)
+    return (relative + LOG_MEL_RANGE / 2) / (LOG_MEL_RANGE / 4)
+
+
+def _mfcc(waveform: np.ndarray, config: ClipConfig) -> torch.Tensor:
+    """(n_mels, L) cepstral coefficients with librosa's defaults, as the published models take."""
+    import librosa  # slow to import, and only the imported checkpoints need it
+
+    coefficients = librosa.feature.mfcc(
+        y=waveform,
+        sr=config.sample_rate,
+        n_mfcc=config.n_mels,
+        n_fft=config.n_fft,
+        hop_length=config.hop_length,
+    )
+    return torch.from_numpy(np.ascontiguousarray(coefficients, dtype=np.float32))

@@ -1,0 +1,399 @@
+"""Media files to recordings and clips, in one demux pass.
+
+Sound and pictures are decoded together into blocks; `read_recording` joins them all, and
+`stream_clips` keeps only as many as a window needs, so its memory does not grow with the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import numpy as np
+
+from media.audio import SoundTrack
+from media.clip import Clip, ClipConfig, Recording, check_hop, tile_windows, window_at
+from media.errors import MediaError
+from media.faces import Detector, FacePicture, FaceTracker
+from media.video import PictureTrack
+
+BLOCK_SECONDS = 1.0  # how much is gathered before it is handed on
+# A stream that falls behind the other by as much has ended or pauses, and is not waited for.
+SOUND_LAG = 30.0
+PICTURES_LAG = 600.0  # waiting for pictures only costs memory for sound; slide shows pause for long
+_READ_ATTEMPTS = 8  # in a row, at a damaged place of a file
+_DAMAGED = "it is damaged, or no media file: convert or copy it again"
+
+
+@dataclass(frozen=True)
+class MediaInfo:
+    """What a file says of itself, without decoding it. Width and height are as stored, in pixels.
+
+    `duration` is in seconds and an estimate; None, and 0 for pictures, where the file does not say.
+    """
+
+    duration: float | None
+    has_audio: bool
+    has_video: bool
+    width: int
+    height: int
+    fps: float
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Decoded media that follow on those of the block before.
+
+    After a block everything before `known` (seconds) has been given; the last block's `known` is
+    the recording's duration.
+    """
+
+    samples: np.ndarray
+    pictures: list[FacePicture]
+    known: float
+
+
+def probe(path: Path) -> MediaInfo:
+    """What the file says of itself.
+
+    Raises:
+        MediaError: the file cannot be opened, or has neither sound nor pictures.
+    """
+    with _open(path) as container:
+        video, audio = _choose_streams(container, path)
+        return MediaInfo(
+            duration=_declared_duration(container),
+            has_audio=audio is not None,
+            has_video=video is not None,
+            width=video.codec_context.width if video else 0,
+            height=video.codec_context.height if video else 0,
+            fps=float(video.average_rate or 0) if video else 0.0,
+        )
+
+
+def read_recording(
+    path: Path,
+    config: ClipConfig,
+    detector: Detector | None,
+    progress: Callable[[float], None] | None = None,
+) -> Recording:
+    """Decode a whole file. For short files: it is held in memory.
+
+    A still picture lasts one window. Damaged packets are skipped; times stay exact.
+
+    Args:
+        path: any file that FFmpeg reads.
+        config: the constants.
+        detector: finds faces; with None no picture is decoded, for speech alone.
+        progress: is told the share that is done, 0 to 1.
+
+    Raises:
+        MediaError: the file cannot be used.
+    """
+    recording = _empty_recording(path, config)
+    blocks = list(_report(_read_blocks(path, config, detector), path, progress))
+    return _extend(recording, blocks)
+
+
+def stream_clips(
+    path: Path,
+    config: ClipConfig,
+    detector: Detector,
+    hop_seconds: float,
+    progress: Callable[[float], None] | None = None,
+) -> Iterator[Clip]:
+    """Clips of the windows that tile a file, as it is decoded. Memory does not grow with length.
+
+    They equal those cut from `read_recording` at the windows of `tile_windows`.
+
+    Raises:
+        ValueError: the hop is not positive, or longer than a window.
+        MediaError: the file cannot be used (when the first clip is asked for).
+    """
+    check_hop(config.window_seconds, hop_seconds)
+    return _slide(path, config, detector, hop_seconds, progress)
+
+
+def _slide(
+    path: Path,
+    config: ClipConfig,
+    detector: Detector,
+    hop_seconds: float,
+    progress: Callable[[float], None] | None,
+) -> Iterator[Clip]:
+    recording = _empty_recording(path, config)
+    context = (config.speech_context + 1) / config.sample_rate  # seconds; 1 sample for rounding
+    index = 0
+    for block in _report(_read_blocks(path, config, detector), path, progress):
+        recording = _extend(recording, [block])
+        window = window_at(index, config.window_seconds, hop_seconds)
+        while window.end + context <= recording.duration:
+            yield recording.cut(window, config)
+            index += 1
+            window = window_at(index, config.window_seconds, hop_seconds)
+        recording = _drop_before(recording, window.start - context, config)
+    for window in tile_windows(recording.duration, config.window_seconds, hop_seconds)[index:]:
+        yield recording.cut(window, config)
+
+
+def _empty_recording(path: Path, config: ClipConfig) -> Recording:
+    side = config.face_size
+    return Recording(
+        path=path,
+        duration=0.0,
+        waveform=np.zeros(0, dtype=np.int16),
+        faces=np.zeros((0, side, side, 3), dtype=np.uint8),
+        face_times=np.zeros(0),
+        face_ids=np.zeros(0, dtype=np.int64),
+        picture_times=np.zeros(0),
+    )
+
+
+def _extend(recording: Recording, blocks: list[_Block]) -> Recording:
+    """The recording and what follows on it; its duration is what is known so far."""
+    pictures = [picture for block in blocks for picture in block.pictures]
+    shown = [picture for picture in pictures if picture.face is not None]
+    faces = [picture.face for picture in shown if picture.face is not None]
+    times = [picture.time for picture in shown]
+    ids = np.array([picture.face_id for picture in shown], dtype=np.int64)
+    return Recording(
+        path=recording.path,
+        duration=blocks[-1].known,
+        waveform=np.concatenate([recording.waveform, *(block.samples for block in blocks)]),
+        faces=np.concatenate([recording.faces, np.stack(faces)]) if faces else recording.faces,
+        face_times=np.concatenate([recording.face_times, times]),
+        face_ids=np.concatenate([recording.face_ids, ids]),
+        picture_times=np.concatenate(
+            [recording.picture_times, [picture.time for picture in pictures]]
+        ),
+        sound_start=recording.sound_start,
+    )
+
+
+def _drop_before(recording: Recording, seconds: float, config: ClipConfig) -> Recording:
+    faces = recording.face_times >= seconds
+    dropped = int(max(0.0, seconds) * config.sample_rate) - recording.sound_start
+    dropped = min(max(0, dropped), len(recording.waveform))
+    return Recording(
+        path=recording.path,
+        duration=recording.duration,
+        waveform=recording.waveform[dropped:].copy(),  # a view would keep the whole alive
+        faces=recording.faces[faces],
+        face_times=recording.face_times[faces],
+        face_ids=recording.face_ids[faces],
+        picture_times=recording.picture_times[recording.picture_times >= seconds],
+        sound_start=recording.sound_start + dropped,
+    )
+
+
+def _report(
+    blocks: Iterator[_Block], path: Path, progress: Callable[[float], None] | None
+) -> Iterator[_Block]:
+    """Pass blocks through and tell how far they are; the declared length is only a guess."""
+    if progress is None:
+        yield from blocks
+        return
+    total = probe(path).duration or float("inf")
+    for block in blocks:
+        progress(min(0.99, block.known / total))
+        yield block
+    progress(1.0)
+
+
+def _read_blocks(path: Path, config: ClipConfig, detector: Detector | None) -> Iterator[_Block]:
+    with _open(path) as container:
+        video, audio = _choose_streams(container, path)
+        decoding = _Decoding(config, detector, video, audio)
+        handed_on = 0.0
+        for packet in _packets(container, [s for s in (video, audio) if s is not None]):
+            decoding.take(packet)
+            if decoding.known - handed_on >= BLOCK_SECONDS:
+                handed_on = decoding.known
+                yield decoding.hand_on(handed_on)
+        duration = decoding.finish()
+        if _is_still(container) and video is not None:
+            duration = max(duration, config.window_seconds)
+        if duration <= 0:
+            raise MediaError(f"{path}: no sound or picture in it can be decoded; {_DAMAGED}")
+        yield decoding.hand_on(duration)
+
+
+class _Decoding:
+    """Sound and pictures of one file, on one time line.
+
+    `known` (seconds) is the time before which nothing more will come.
+    """
+
+    def __init__(
+        self,
+        config: ClipConfig,
+        detector: Detector | None,
+        video: av.VideoStream | None,
+        audio: av.AudioStream | None,
+    ) -> None:
+        origin = _origin([stream for stream in (video, audio) if stream is not None])
+        self._sound = SoundTrack(config.sample_rate, origin) if audio else None
+        self._track = PictureTrack(video, origin) if video else None
+        self._tracker = FaceTracker(detector, config) if video and detector else None
+        self._samples: list[np.ndarray] = []
+        self._pictures: list[FacePicture] = []
+        self._settled = 0.0  # seconds: pictures before have their faces
+        self._origin = origin
+
+    @property
+    def known(self) -> float:
+        ends = [self._sound.end] if self._sound else []
+        ends += [self._settled] if self._track else []
+        return min(ends)
+
+    def take(self, packet: av.Packet) -> None:
+        """Decode a packet."""
+        if packet.stream.type == "audio":
+            for frame in _decode(packet):
+                assert isinstance(frame, av.AudioFrame)
+                self._samples += self._sound.add(frame) if self._sound else []
+        elif self._tracker is None:
+            self._note_end(packet)
+        else:
+            for frame in _decode(packet):
+                assert isinstance(frame, av.VideoFrame)
+                self._add_picture(frame, self._tracker)
+        self._pass_laggard()
+
+    def finish(self) -> float:
+        """Give out what is held back. Returns the duration in seconds."""
+        self._settle()
+        if self._sound:
+            self._samples += self._sound.finish()
+        ends = [track.end for track in (self._sound, self._track) if track is not None]
+        return max(ends)
+
+    def hand_on(self, known: float) -> _Block:
+        samples = np.concatenate([np.zeros(0, dtype=np.int16), *self._samples])
+        block = _Block(samples, self._pictures, known)
+        self._samples, self._pictures = [], []
+        return block
+
+    def _add_picture(self, frame: av.VideoFrame, tracker: FaceTracker) -> None:
+        picture = self._track.add(frame) if self._track else None
+        if picture is None or picture.time < self._settled:  # came too late to be waited for
+            return
+        self._pictures += tracker.push(picture)
+        if self._pictures:
+            self._settled = max(self._settled, self._pictures[-1].time)
+
+    def _note_end(self, packet: av.Packet) -> None:
+        """Pictures are not wanted, but how long they last is."""
+        if self._track and packet.pts is not None and not packet.is_discard:
+            time = float(packet.pts * packet.time_base) - self._origin
+            length = float((packet.duration or 0) * packet.time_base)
+            self._track.end = max(self._track.end, time + length)
+            self._settled = self._track.end
+
+    def _settle(self) -> None:
+        if self._tracker is not None:
+            self._pictures += self._tracker.flush()
+            if self._pictures:
+                self._settled = max(self._settled, self._pictures[-1].time)
+
+    def _pass_laggard(self) -> None:
+        """Stop waiting for a stream that is far behind the other."""
+        if self._sound is None or self._track is None:
+            return
+        if self._sound.end - self._settled > PICTURES_LAG:
+            self._settle()
+            self._settled = max(self._settled, self._sound.end - PICTURES_LAG)
+        if self._settled - self._sound.end > SOUND_LAG:
+            self._samples += self._sound.fill_until(self._settled - SOUND_LAG)
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[av.container.InputContainer]:
+    """Open a file, or say in one line why it cannot be.
+
+    Raises:
+        MediaError: here or while it is open, for whatever FFmpeg has against the file.
+    """
+    _check_file(path)
+    try:
+        with av.open(f"file:{path}", metadata_errors="ignore") as container:
+            yield container
+    except av.FFmpegError as error:
+        raise MediaError(f"{path}: cannot be read ({error.strerror}); {_DAMAGED}") from error
+
+
+def _check_file(path: Path) -> None:
+    try:
+        if path.is_dir():
+            raise MediaError(f"{path}: is a folder; name a media file in it")
+        if not path.exists():
+            raise MediaError(f"{path}: does not exist; check the path")
+        if path.stat().st_size == 0:
+            raise MediaError(f"{path}: is empty (0 bytes); copy or record it again")
+        path.open("rb").close()
+    except OSError as error:
+        raise MediaError(f"{path}: {error.strerror}; check the path and its permissions") from error
+
+
+def _choose_streams(
+    container: av.container.InputContainer, path: Path
+) -> tuple[av.VideoStream | None, av.AudioStream | None]:
+    """The default, else the first, of each kind. Cover art is no video."""
+    cover = av.stream.Disposition.attached_pic
+    videos = [s for s in container.streams.video if s.codec_context and not s.disposition & cover]
+    audios = [s for s in container.streams.audio if s.codec_context]
+    if container.format.name == "tty" or not (videos or audios):
+        raise MediaError(f"{path}: has neither sound nor pictures; give a video or sound file")
+    default = av.stream.Disposition.default
+    videos.sort(key=lambda s: not s.disposition & default)
+    audios.sort(key=lambda s: not s.disposition & default)
+    if videos:
+        videos[0].thread_type = "AUTO"
+    return (videos[0] if videos else None), (audios[0] if audios else None)
+
+
+def _packets(
+    container: av.container.InputContainer, streams: list[av.stream.Stream]
+) -> Iterator[av.Packet]:
+    """Packets of the streams and at last an empty one of each; reads on behind damaged places."""
+    failures = 0
+    while True:
+        try:
+            for packet in container.demux(streams):
+                failures = 0
+                yield packet
+            return
+        except av.FFmpegError:
+            failures += 1
+            if failures >= _READ_ATTEMPTS:
+                return
+
+
+def _decode(packet: av.Packet) -> list[av.frame.Frame]:
+    """Frames of a packet; none where it is damaged. Their times tell what is missing."""
+    try:
+        return list(packet.decode())
+    except av.FFmpegError:
+        return []
+
+
+def _origin(streams: list[av.stream.Stream]) -> float:
+    """Presentation time at which the earliest stream starts, in the file's seconds."""
+    starts = [
+        float(stream.start_time * stream.time_base)
+        for stream in streams
+        if stream.start_time is not None and stream.time_base is not None
+    ]
+    return min(starts, default=0.0)
+
+
+def _declared_duration(container: av.container.InputContainer) -> float | None:
+    return None if container.duration is None else container.duration / av.time_base
+
+
+def _is_still(container: av.container.InputContainer) -> bool:
+    name = container.format.name
+    return name == "image2" or name.endswith("_pipe")

@@ -1,0 +1,109 @@
+"""1D convolutions over a spectrogram: ours for log-mel, and the published one for MFCC.
+
+`mfcc_cnn` is the audio branch of Chumachenko et al., ICPR 2022, with its parameter names.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from models.layers import AttentivePooling
+from models.registry import EmotionModel, register_model
+
+
+def _block(in_width: int, out_width: int, stride: int, dropout: float) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv1d(in_width, out_width, 5, stride, padding=2, bias=False),
+        nn.BatchNorm1d(out_width),
+        nn.ReLU(inplace=True),
+        nn.Dropout(dropout),
+    )
+
+
+class _Residual(nn.Module):
+    def __init__(self, width: int, dilation: int, dropout: float) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv1d(width, width, 3, padding=dilation, dilation=dilation, bias=False),
+            nn.BatchNorm1d(width),
+            nn.ReLU(inplace=True),
+            nn.Dropout(dropout),
+            nn.Conv1d(width, width, 1, bias=False),
+            nn.BatchNorm1d(width),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x + self.body(x)).relu()
+
+
+@register_model("speech_cnn")
+class SpeechCNN(EmotionModel):
+    """Log-mel to logits: strided convolutions, dilated residual blocks, attentive pooling."""
+
+    inputs = ("speech",)
+    head = ("classifier_1",)
+    middle_width, width = 128, 128
+
+    def __init__(self, num_classes: int = 7, n_mels: int = 64, dropout: float = 0.2) -> None:
+        super().__init__()
+        self.entry = nn.Sequential(
+            _block(n_mels, 96, 1, dropout), _block(96, self.middle_width, 2, dropout)
+        )
+        self.body = nn.Sequential(
+            *(_Residual(self.width, dilation, dropout) for dilation in (1, 2, 4))
+        )
+        self.pool = AttentivePooling(self.width)
+        head = nn.Linear(2 * self.width, num_classes) if num_classes else nn.Identity()
+        self.classifier_1 = nn.Sequential(nn.Dropout(dropout), head)
+
+    def early(self, speech: Tensor) -> Tensor:
+        """(B, n_mels, L) -> (B, 128, L / 2)."""
+        return self.entry(speech)
+
+    def late(self, x: Tensor) -> Tensor:
+        """(B, 128, L / 2) -> (B, 128, L / 2)."""
+        return self.body(x)
+
+    def forward(self, speech: Tensor, speech_mask: Tensor | None = None) -> dict[str, Tensor]:
+        """(B, n_mels, L) -> {"logits": (B, C)}; 256 features where C is 0."""
+        return {"logits": self.classifier_1(self.pool(self.late(self.early(speech))))}
+
+
+def _mfcc_block(in_width: int, out_width: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv1d(in_width, out_width, 3),
+        nn.BatchNorm1d(out_width),
+        nn.ReLU(inplace=True),
+        nn.MaxPool1d(2, 1),
+    )
+
+
+@register_model("mfcc_cnn")
+class MfccCNN(EmotionModel):
+    """The published audio branch: four valid convolutions, each with a maximum over two steps."""
+
+    inputs = ("speech",)
+    head = ("classifier_1",)
+    middle_width, width = 128, 128
+
+    def __init__(self, num_classes: int = 8, n_mels: int = 10) -> None:
+        super().__init__()
+        self.conv1d_0 = _mfcc_block(n_mels, 64)
+        self.conv1d_1 = _mfcc_block(64, self.middle_width)
+        self.conv1d_2 = _mfcc_block(self.middle_width, 256)
+        self.conv1d_3 = _mfcc_block(256, self.width)
+        head = nn.Linear(self.width, num_classes) if num_classes else nn.Identity()
+        self.classifier_1 = nn.Sequential(head)
+
+    def early(self, speech: Tensor) -> Tensor:
+        """(B, n_mels, L) -> (B, 128, L - 6)."""
+        return self.conv1d_1(self.conv1d_0(speech))
+
+    def late(self, x: Tensor) -> Tensor:
+        """(B, 128, L) -> (B, 128, L - 6)."""
+        return self.conv1d_3(self.conv1d_2(x))
+
+    def forward(self, speech: Tensor, speech_mask: Tensor | None = None) -> dict[str, Tensor]:
+        """(B, n_mels, L) -> {"logits": (B, C)}; 128 features where C is 0."""
+        x = self.late(self.early(speech)).mean(dim=-1)
+        return {"logits": self.classifier_1(x)}

@@ -1,0 +1,1 @@
+"""Numbers to pictures, tables and pages. Knows no model and imports no torch."""

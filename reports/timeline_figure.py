@@ -1,0 +1,393 @@
+"""The figure of a timeline: dominant emotions, probabilities, what was present, and faces.
+
+Lengths on paper are inches unless a name says millimetres.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch, Rectangle
+from matplotlib.textpath import TextPath
+
+from reports.style import (
+    ABSENT_COLOUR,
+    FAINT_INK,
+    GAP_COLOUR,
+    MM,
+    MOST_MARKERS,
+    PRESENT_COLOUR,
+    EmotionStyle,
+    emotion_styles,
+    hatch_colour,
+    paper_style,
+    text_colour,
+)
+from timeline import Timeline, format_time
+
+TimelineStyle = Literal["stacked", "lines"]
+
+CAVEAT = "Acted or perceived expression, not inner state."
+MOST_STEPS = 400  # beyond this many windows a step of the figure is the mean of several
+TICK_STEPS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 21600)
+TICK_SPACING = 0.6
+LEFT, RIGHT, SIDE = 0.62, 0.12, 0.08  # margins of the panels, and of the text beside them
+LEGEND_ROW, LEGEND_HANDLE = 0.15, 0.26
+FOOT_ROW = 0.1
+FACE_SIDE, FACE_GAP, FACE_HEAD = 0.44, 0.05, 0.07
+PANELS = {"band": 0.2, "curves": 1.45, "presence": 0.2, "faces": FACE_SIDE + FACE_HEAD}
+GAP_STYLE: dict[str, Any] = {
+    "facecolor": "white",
+    "edgecolor": GAP_COLOUR,
+    "hatch": "////",
+    "linewidth": 0.0,
+}
+
+
+def plot_timeline(
+    timeline: Timeline, style: TimelineStyle = "stacked", width_mm: float = 180.0
+) -> Figure:
+    """Emotions over time, for print at `width_mm` (85 for a column, 180 for a page).
+
+    From the top: the dominant emotion, the probabilities, where sound and a face were present, and
+    faces from the recording framed in the dominant emotion's colour. Hatched white is time in which
+    nothing was recognised. Windows that overlap are drawn over one hop around their middle
+    (`Timeline.borders`); of more than 400 windows neighbours are averaged, and the foot says so.
+
+    Raises:
+        ValueError: an unknown style, or rows that do not tile the recording.
+    """
+    if style not in get_args(TimelineStyle):
+        raise ValueError(
+            f"unknown style '{style}'; choose from {', '.join(get_args(TimelineStyle))}"
+        )
+    timeline.check()
+    steps = _average_steps(timeline)
+    styles = emotion_styles(timeline.class_names)
+    with paper_style():
+        handles = _legend_handles(steps, styles, style)
+        figure, panels = _build_panels(timeline, steps, handles, width_mm * MM)
+        _draw_band(panels["band"], steps, styles)
+        if style == "stacked":
+            _draw_areas(panels["curves"], steps, styles)
+        else:
+            _draw_lines(panels["curves"], steps, styles)
+        _draw_presence(panels["presence"], steps)
+        _draw_time_axis(panels["presence"], timeline.duration)
+        if "faces" in panels:
+            _draw_faces(panels["faces"], timeline, steps, styles)
+        figure.draw_without_rendering()
+    return figure
+
+
+@dataclass(frozen=True)
+class _Steps:
+    """What is drawn: windows, or means over equally many neighbouring windows.
+
+    Args:
+        edges: (K + 1,) seconds.
+        probabilities: (K, C), rows of NaN where nothing was recognised.
+        presence: (2, K) share of windows with a face and with sound.
+        windows: how many windows make a step.
+    """
+
+    edges: np.ndarray
+    probabilities: np.ndarray
+    presence: np.ndarray
+    windows: int
+
+    @property
+    def gaps(self) -> np.ndarray:
+        """(K,) bool."""
+        return np.isnan(self.probabilities[:, 0])
+
+    def runs(self, classes: np.ndarray) -> list[tuple[float, float, int]]:
+        """(start, end, class) of each run of equal values in (K,) `classes`."""
+        bounds = [0, *(np.flatnonzero(np.diff(classes)) + 1), len(classes)]
+        return [
+            (float(self.edges[first]), float(self.edges[last]), int(classes[first]))
+            for first, last in pairwise(bounds)
+        ]
+
+    def dominant(self) -> np.ndarray:
+        """(K,) index of the most probable class, -1 in gaps."""
+        filled = np.nan_to_num(self.probabilities, nan=0.0)
+        return np.where(self.gaps, -1, filled.argmax(axis=1))
+
+
+def _average_steps(timeline: Timeline) -> _Steps:
+    windows = -(-len(timeline.rows) // MOST_STEPS)
+    firsts = np.arange(0, len(timeline.rows), windows)
+    table = timeline.probabilities()
+    known = np.add.reduceat(~np.isnan(table), firsts, axis=0)
+    sums = np.add.reduceat(np.nan_to_num(table), firsts, axis=0)
+    present = np.array(
+        [["video" in row.modalities, "audio" in row.modalities] for row in timeline.rows],
+        dtype=float,
+    ).T
+    sizes = np.diff([*firsts, len(timeline.rows)])
+    return _Steps(
+        edges=timeline.borders()[[*firsts, len(timeline.rows)]],
+        probabilities=np.divide(sums, known, out=np.full(sums.shape, np.nan), where=known > 0),
+        presence=np.add.reduceat(present, firsts, axis=1) / sizes,
+        windows=windows,
+    )
+
+
+def _build_panels(
+    timeline: Timeline, steps: _Steps, handles: list[Artist], width: float
+) -> tuple[Figure, dict[str, Axes]]:
+    """An empty figure with its title, legend and foot, and the panels one under another."""
+    columns = _legend_columns(handles, width - 2 * SIDE)
+    foot = _foot_lines(timeline, steps, width)
+    heights = {"title": 0.3, "legend": LEGEND_ROW * -(-len(handles) // columns) + 0.06}
+    for name, size in PANELS.items():
+        heights[name] = size + 0.04
+    heights["presence"] += 0.2  # the labels of the time axis
+    if not timeline.thumbnails:
+        del heights["faces"]
+    height = sum(heights.values()) + FOOT_ROW * len(foot) + 0.14
+    figure = Figure(figsize=(width, height))
+    panels, top = {}, height
+    for name, size in heights.items():
+        if name in PANELS:
+            low = (top - PANELS[name]) / height
+            box = (LEFT / width, low, 1 - (LEFT + RIGHT) / width, PANELS[name] / height)
+            panels[name] = figure.add_axes(box, xlim=(0, timeline.duration))
+            panels[name].tick_params(bottom=False, labelbottom=False)
+        top -= size
+    _write_title(figure, timeline)
+    figure.legend(
+        handles=handles,
+        loc="upper left",
+        bbox_to_anchor=(SIDE / width, 1 - heights["title"] / height),
+        ncols=columns,
+        borderpad=0,
+        borderaxespad=0,
+    )
+    for number, line in enumerate(reversed(foot)):
+        low = (0.06 + FOOT_ROW * number) / height
+        figure.text(SIDE / width, low, line, size=5.5, color=FAINT_INK)
+    return figure, panels
+
+
+def _legend_handles(
+    steps: _Steps, styles: dict[str, EmotionStyle], style: TimelineStyle
+) -> list[Artist]:
+    handles: list[Artist] = [
+        _patch(look, name) if style == "stacked" else Line2D([], [], **_line(look), label=name)
+        for name, look in styles.items()
+    ]
+    return handles + [Patch(**GAP_STYLE, label="nothing found")] * bool(steps.gaps.any())
+
+
+def _legend_columns(handles: list[Artist], room: float) -> int:
+    """The columns of the lowest legend that fits on paper, filled as evenly as can be."""
+    widths = [_text_width(str(handle.get_label()), 6.5) + LEGEND_HANDLE for handle in handles]
+    for rows in range(1, len(widths)):
+        columns = -(-len(widths) // rows)
+        if sum(part.max() for part in np.array_split(widths, columns)) <= room:
+            return columns
+    return 1
+
+
+def _patch(style: EmotionStyle, label: str) -> Patch:
+    return Patch(
+        facecolor=style.colour,
+        edgecolor=hatch_colour(style.colour),
+        hatch=style.hatch,
+        linewidth=0,
+        label=label,
+    )
+
+
+def _line(look: EmotionStyle) -> dict[str, Any]:
+    return {
+        "color": look.colour,
+        "linestyle": look.line,
+        "marker": look.marker,
+        "markeredgecolor": "white",
+        "markeredgewidth": 0.3,
+    }
+
+
+def _text_width(text: str, points: float) -> float:
+    """Width of a text on paper."""
+    return float(TextPath((0, 0), text, size=points, usetex=False).get_extents().width) / 72
+
+
+def _write_title(figure: Figure, timeline: Timeline) -> None:
+    width, height = figure.get_size_inches()
+    every = f" every {timeline.hop_seconds:g} s"
+    note = f"{format_time(timeline.duration)}, windows of {timeline.window_seconds:g} s" + every * (
+        timeline.hop_seconds != timeline.window_seconds
+    )
+    room = width - 0.4 - _text_width(note, 6.5)
+    title = _shorten(Path(timeline.media).name, 8.5, room)
+    top = 1 - 0.2 / height
+    figure.text(SIDE / width, top, title, size=8.5, weight="bold")
+    figure.text(1 - RIGHT / width, top, note, size=6.5, color=FAINT_INK, ha="right")
+
+
+def _shorten(text: str, points: float, room: float) -> str:
+    """The text, its middle replaced by an ellipsis as far as the room on paper asks."""
+    kept, shown = len(text), text
+    while kept > 8 and _text_width(shown, points) * 1.12 > room:  # bold letters are wider
+        kept -= 1
+        shown = f"{text[: kept - kept // 2]}…{text[len(text) - kept // 2 :]}"
+    return shown
+
+
+def _foot_lines(timeline: Timeline, steps: _Steps, width: float) -> list[str]:
+    """Model, averaging and caveat, on as few lines as the width allows."""
+    model = str(timeline.checkpoint.get("name", "")) or "unknown model"
+    digest = str(timeline.checkpoint.get("sha256", ""))[:8]
+    parts = [f"Model: {model}" + f" ({digest})" * bool(digest)]
+    parts += [f"Each step is the mean of {steps.windows} windows."] * (steps.windows > 1)
+    lines: list[str] = []
+    for part in [*parts, CAVEAT]:
+        joined = f"{lines[-1]}   ·   {part}" if lines else part
+        if lines and _text_width(joined, 5.5) <= width - 0.2:
+            lines[-1] = joined
+        else:
+            lines.append(part)
+    return lines
+
+
+def _draw_band(axis: Axes, steps: _Steps, styles: dict[str, EmotionStyle]) -> None:
+    """Dominant emotions: named where the name fits, hatched where it does not."""
+    names = list(styles)
+    per_second = _panel_width(axis) / steps.edges[-1]
+    for start, end, index in steps.runs(steps.dominant()):
+        if index < 0:
+            axis.axvspan(start, end, **GAP_STYLE)
+            continue
+        look = styles[names[index]]
+        fits = _text_width(names[index], 6.5) + 0.06 <= (end - start) * per_second
+        axis.axvspan(
+            start,
+            end,
+            facecolor=look.colour,
+            edgecolor=hatch_colour(look.colour),
+            hatch=None if fits else look.hatch,
+            linewidth=0,
+        )
+        if (end - start) * per_second > 0.04:  # wide enough to be kept apart from its neighbours
+            axis.axvline(start, color="white", linewidth=0.5)
+        if fits:
+            middle, ink = (start + end) / 2, text_colour(look.colour)
+            axis.text(middle, 0.47, names[index], size=6.5, color=ink, ha="center", va="center")
+    axis.set_ylim(0, 1)
+    _label_rows(axis, {0.5: "dominant"})
+
+
+def _draw_areas(axis: Axes, steps: _Steps, styles: dict[str, EmotionStyle]) -> None:
+    tops = np.cumsum(steps.probabilities, axis=1).T  # (C, K)
+    tops /= tops[-1]
+    bottoms = np.vstack([np.where(steps.gaps, np.nan, 0.0), tops[:-1]])
+    for look, bottom, top in zip(styles.values(), bottoms, tops, strict=True):
+        axis.stairs(
+            top,
+            steps.edges,
+            baseline=bottom,
+            fill=True,
+            facecolor=look.colour,
+            edgecolor=hatch_colour(look.colour),
+            hatch=look.hatch,
+            linewidth=0,
+        )
+    _finish_curves(axis, steps)
+
+
+def _draw_lines(axis: Axes, steps: _Steps, styles: dict[str, EmotionStyle]) -> None:
+    middles = (steps.edges[:-1] + steps.edges[1:]) / 2
+    few = len(middles) <= MOST_MARKERS
+    for look, values in zip(styles.values(), steps.probabilities.T, strict=True):
+        (line,) = axis.plot(middles, values, **_line(look), clip_on=False)
+        if not few:
+            line.set_marker("")
+    axis.grid(axis="y")
+    _finish_curves(axis, steps)
+
+
+def _finish_curves(axis: Axes, steps: _Steps) -> None:
+    for start, end, is_gap in steps.runs(steps.gaps.astype(int)):
+        if is_gap:
+            axis.axvspan(start, end, **GAP_STYLE)
+    axis.set(ylim=(0, 1), ylabel="probability")
+    axis.set_yticks([0, 0.5, 1], ["0", "0.5", "1"])
+
+
+def _draw_presence(axis: Axes, steps: _Steps) -> None:
+    """Two slim rows, sound over face; paler where only some windows of a step have it."""
+    shades = LinearSegmentedColormap.from_list("presence", [ABSENT_COLOUR, PRESENT_COLOUR])
+    axis.pcolormesh(steps.edges, [0, 1, 2], steps.presence, cmap=shades, vmin=0, vmax=1)
+    axis.axhline(1, color="white", linewidth=1.5)
+    _label_rows(axis, {0.5: "face", 1.5: "sound"})
+
+
+def _label_rows(axis: Axes, labels: dict[float, str]) -> None:
+    axis.set_yticks(list(labels), list(labels.values()))
+    axis.tick_params(left=False)
+    axis.spines[:].set_visible(False)
+
+
+def _panel_width(axis: Axes) -> float:
+    figure = axis.get_figure(root=True)
+    assert figure is not None
+    return float(axis.get_position().width * figure.get_size_inches()[0])
+
+
+def _draw_time_axis(axis: Axes, duration: float) -> None:
+    most = max(2.0, _panel_width(axis) / TICK_SPACING)
+    step = next((s for s in TICK_STEPS if duration / s <= most), TICK_STEPS[-1])
+    ticks = np.arange(0, duration * 1.0001, step)
+    axis.tick_params(bottom=True, labelbottom=True)
+    axis.set_xticks(ticks, [format_time(tick) for tick in ticks])
+    last = axis.get_xticklabels()[-1]
+    if duration - ticks[-1] < 0.02 * duration:
+        last.set_horizontalalignment("right")
+    unit = "h:mm:ss" if duration >= 3600 else "m:ss"
+    axis.annotate(
+        unit,
+        xy=(0, 0),
+        xytext=(-14, -6.2),
+        xycoords="axes fraction",
+        textcoords="offset points",
+        ha="right",
+        va="top",
+        size=6.5,
+        color=FAINT_INK,
+    )
+
+
+def _draw_faces(
+    axis: Axes, timeline: Timeline, steps: _Steps, styles: dict[str, EmotionStyle]
+) -> None:
+    """As many faces as fit side by side, each under its time, which a small triangle marks."""
+    seconds = timeline.duration / _panel_width(axis)  # per inch
+    half, names, dominant = FACE_SIDE / 2 * seconds, list(styles), steps.dominant()
+    last = -np.inf
+    for time, picture in sorted(timeline.thumbnails, key=lambda pair: pair[0]):
+        middle = min(max(time, half), max(half, timeline.duration - half))
+        if middle - last < 2 * half + FACE_GAP * seconds:
+            continue
+        last = middle
+        step = int(np.clip(np.searchsorted(steps.edges, time, "right") - 1, 0, len(dominant) - 1))
+        colour = styles[names[dominant[step]]].colour if dominant[step] >= 0 else GAP_COLOUR
+        box = (middle - half, middle + half, 0.0, FACE_SIDE)
+        axis.imshow(picture, extent=box, aspect="auto", interpolation="bilinear")
+        frame = Rectangle((box[0], 0), 2 * half, FACE_SIDE, fill=False, edgecolor=colour)
+        axis.add_patch(frame).set(linewidth=1.4, clip_on=False)
+        axis.plot(time, FACE_SIDE + 0.045, marker="^", color=colour, markersize=2.5, clip_on=False)
+    axis.set(xlim=(0, timeline.duration), ylim=(0, PANELS["faces"]))
+    axis.set_axis_off()
