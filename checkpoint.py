@@ -20,6 +20,7 @@ from safetensors.torch import save as serialise
 from torch import Tensor, nn
 
 from datasets.labels import AFFECTNET7, RAVDESS
+from files import replacing
 from media.clip import FACE, LEGACY, SPEECH, ClipConfig
 from models import EmotionModel, build_model
 
@@ -100,10 +101,8 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path, half: bool = False) -> N
         name: (value.half() if half and value.dtype == torch.float32 else value).contiguous()
         for name, value in checkpoint.model.state_dict().items()
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_bytes(serialise(weights, {_METADATA: json.dumps(metadata)}))
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        temporary.write_bytes(serialise(weights, {_METADATA: json.dumps(metadata)}))
 
 
 def load_checkpoint(path: Path, num_heads: int = 1) -> Checkpoint:
@@ -184,7 +183,7 @@ def read_foreign_weights(path: Path) -> dict[str, Tensor]:
             known = {name for _, name in placeholders}
             if named is None or named.group(1) in known:
                 raise ValueError(
-                    f"{path} cannot be read as torch weights: {_line(error)}"
+                    f"{path} cannot be read as torch weights: {_cause(error)}"
                 ) from None
             placeholders.append((_Inert, named.group(1)))
     state = content.get("state_dict", content) if isinstance(content, Mapping) else {}
@@ -194,8 +193,10 @@ def read_foreign_weights(path: Path) -> dict[str, Tensor]:
     return weights
 
 
-def _line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:160]
+def _cause(error: Exception) -> str:
+    """The line of torch's long message that says what was wrong."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return next((line for line in lines if "GLOBAL" in line), lines[0])[:160]
 
 
 def _import_foreign(weights: dict[str, Tensor], path: Path, num_heads: int) -> Checkpoint:

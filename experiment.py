@@ -25,11 +25,12 @@ from datasets.prepare import STORE_NAME, prepare_records
 from datasets.samples import ClipDataset, SampleOptions, StoreSet
 from datasets.splits import check_speakers
 from device import pick_device
+from files import write_json
 from losses import ClassificationLoss
 from media.clip import ClipConfig
 from metrics import confusion_matrix
 from models import EmotionModel, accepted_arguments, build_model, model_inputs
-from opts import EVALUATE, DataOptions, Options, run_folder_of, write_options
+from opts import EVALUATE, DataOptions, Options, run_folder_of
 from reports.plots import plot_confusion, plot_learning_curves, write_figure
 from training import Fit, build_fit, fit, load_state
 from validation import evaluate, predict, write_predictions
@@ -179,7 +180,12 @@ def _read_data(options: DataOptions, say: Callable[[str], None]) -> tuple[list[R
             f"--sample_size {options.sample_size}, but the store holds faces of "
             f"{stores.config.face_size} pixels: prepare it with --face_size {options.sample_size}"
         )
-    return [record for record in records if stores.holds(record.key)], stores
+    held = [record for record in records if stores.holds(record.key)]
+    if len(held) < len(records):
+        say(f"left out: {len(records) - len(held)} records that their store lacks; prepare again")
+    if not held:
+        raise ValueError(f"the stores beside {', '.join(options.annotation_path)} hold none of it")
+    return held, stores
 
 
 def _build_checkpoint(options: Options, records: list[Record], stored: ClipConfig) -> Checkpoint:
@@ -233,8 +239,6 @@ def _train(experiment: Experiment) -> None:
     """Fit, keeping the best weights in the run folder."""
     options, folder = experiment.options, experiment.folder
     validate = experiment.has("validation") and not options.train.no_val
-    folder.mkdir(parents=True, exist_ok=True)
-    write_options(options.to_dict(), folder / "opts.json")
     if hasattr(experiment.model, "fit_combination"):
         _fit_combination(experiment)
         return
@@ -251,8 +255,15 @@ def _train(experiment: Experiment) -> None:
         load_state(state, folder)
     experiment.say(_describe(experiment, train_loader.dataset))
     val_loader = experiment.loader("validation") if validate else None
+    _open_folder(experiment)
     fit(state, train_loader, val_loader, folder, lambda s, scores: _save(experiment, s, scores))
     write_figure(plot_learning_curves(state.log), folder / "learning_curves.png")
+
+
+def _open_folder(experiment: Experiment) -> None:
+    """Made once data and model are known to go together, so a mistake leaves nothing behind."""
+    experiment.folder.mkdir(parents=True, exist_ok=True)
+    write_json(experiment.options.to_dict(), experiment.folder / "opts.json")
 
 
 def _precision(wanted: str, device: torch.device) -> str:
@@ -289,6 +300,7 @@ def _fit_combination(experiment: Experiment) -> None:
     if not experiment.has("validation"):
         raise ValueError("the weights of a late fusion are fitted on records of validation")
     predictions = predict(experiment.model, experiment.loader("validation"), experiment.device)
+    _open_folder(experiment)
     experiment.model.cpu().fit_combination(predictions.outputs, predictions.targets)  # type: ignore[operator]
     scores = evaluate(predictions, experiment.checkpoint.class_names)
     _write_best(experiment, experiment.model, {"validation": scores})
@@ -325,7 +337,7 @@ def _report(experiment: Experiment) -> None:
         figure = plot_confusion(confusion_matrix(log_p, labels), names)
         write_figure(figure, experiment.folder / f"confusion_{subset}.png")
         experiment.say(_score_line(subset, results[subset]))
-    write_options(results, experiment.folder / "metrics.json")
+    write_json(results, experiment.folder / "metrics.json")
 
 
 def _score_line(subset: str, scores: dict[str, Any]) -> str:

@@ -121,11 +121,10 @@ class TrainingAlignedInference:
     @torch.inference_mode()
     def _predict(self, clips: list[Clip]) -> tuple[np.ndarray, list[Modalities]]:
         """(B, C) probabilities, and what each clip had of what the model takes."""
-        samples = [preprocess(clip, self.config) for clip in clips]
-        wanted = [name for m in self._model.inputs for name in (m, f"{m}_mask")]
+        samples = [preprocess(clip, self.config, self._model.inputs) for clip in clips]
         inputs: dict[str, Tensor] = {
             name: torch.stack([sample[name] for sample in samples]).to(self.device)
-            for name in wanted
+            for name in samples[0]
         }
         logits = self._model(**inputs)["logits"].float()
         modalities = [

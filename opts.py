@@ -10,7 +10,7 @@ import argparse
 import json
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -347,10 +347,3 @@ def _check_inference(options: Options) -> None:
         raise ValueError("--save_plot has no effect with --no_plot")
     if inference.no_plot and "plot_style" in options.given:
         raise ValueError("--plot_style has no effect with --no_plot")
-
-
-def write_options(values: Mapping[str, Any], path: Path) -> None:
-    """Write `opts.json` whole, or not at all."""
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(json.dumps(values, indent=1))
-    temporary.replace(path)

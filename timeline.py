@@ -1,7 +1,6 @@
 """The result of recognition over one recording: a row for each window, and its files.
 
-A timeline is numbers only: it knows no model and no media library, so that a result can be read,
-summarised and redrawn on a machine without torch.
+It knows no model: a result can be read, summarised and redrawn on a machine without torch.
 """
 
 from __future__ import annotations
@@ -10,10 +9,7 @@ import csv
 import io
 import json
 import math
-import os
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -21,6 +17,8 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
+
+from files import replacing
 
 Modalities = Literal["audio+video", "audio", "video", "none"]
 
@@ -124,9 +122,8 @@ class Timeline:
         Where windows do not overlap this is the window itself. Where they do, it is the stretch of
         one hop around the window's middle; the first and the last reach to the recording's ends.
         """
-        starts = np.array([row.start for row in self.rows])
-        ends = np.array([row.end for row in self.rows])
-        return np.concatenate([[0.0], (ends[:-1] + starts[1:]) / 2, [self.duration]])
+        inner = [(before.end + after.start) / 2 for before, after in pairwise(self.rows)]
+        return np.array([0.0, *inner, self.duration])
 
     def stretches(self) -> list[Stretch]:
         """Neighbouring rows of the same dominant class joined; confidence is the mean over time."""
@@ -138,8 +135,8 @@ class Timeline:
         for first, last in pairwise([0, *changes, len(labels)]):
             seconds = np.diff(borders[first : last + 1])
             mean = float(np.average(confidences[first:last], weights=seconds))
-            label, known = labels[first], labels[first] is not None
-            parts.append(Stretch(borders[first], borders[last], label, mean if known else None))
+            confidence = mean if labels[first] else None
+            parts.append(Stretch(borders[first], borders[last], labels[first], confidence))
         return parts
 
     def check(self) -> None:
@@ -237,24 +234,11 @@ def summarise(timeline: Timeline, longest: int = 5) -> str:
 
 def format_time(seconds: float) -> str:
     """`m:ss`, from an hour on `h:mm:ss`; with one decimal where it is not a whole second."""
-    tenths = round(seconds * 10)
-    minutes, rest = divmod(tenths, 600)
+    minutes, rest = divmod(round(seconds * 10), 600)
     clock = f"{rest // 10:02d}" + (f".{rest % 10}" if rest % 10 else "")
     if minutes < 60:
         return f"{minutes}:{clock}"
     return f"{minutes // 60}:{minutes % 60:02d}:{clock}"
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`, of the same suffix, renamed to it when the block succeeds."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _check_row(row: TimelineRow, number: int, classes: int) -> None:
@@ -335,12 +319,10 @@ def _row_from_cells(cells: dict[str, str], class_names: tuple[str, ...]) -> Time
 def _timeline_from_csv(path: Path) -> Timeline:
     with path.open(encoding="utf-8", newline="") as stream:
         header, *lines = list(csv.reader(stream, strict=True)) or [[]]
-    if tuple(header[: len(LEADING_COLUMNS)]) != LEADING_COLUMNS:
-        raise ValueError(f"the header must begin with {','.join(LEADING_COLUMNS)}")
+    if tuple(header[: len(LEADING_COLUMNS)]) != LEADING_COLUMNS or not lines:
+        raise ValueError(f"it needs rows under a header beginning {','.join(LEADING_COLUMNS)}")
     names = tuple(name.removeprefix(CLASS_PREFIX) for name in header[len(LEADING_COLUMNS) :])
     rows = tuple(_row_from_cells(dict(zip(header, line, strict=True)), names) for line in lines)
-    if not rows:
-        raise ValueError("it has no rows")
     window_seconds = round(max(row.end - row.start for row in rows), 3)
     return Timeline(
         rows=rows,
@@ -357,7 +339,7 @@ def _timeline_from_json(path: Path) -> Timeline:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ValueError(f"its format is not '{FORMAT}'")
     if content["version"] != VERSION:
-        raise ValueError(f"its version is {content['version']}, this program reads {VERSION}")
+        raise ValueError(f"its version is {content['version']}, not {VERSION}")
     names = tuple(content["class_names"])
     return Timeline(
         rows=tuple(_row_from_record(record, names) for record in content["rows"]),

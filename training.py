@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from datasets.augment import drop_modalities, mix_up
 from datasets.samples import ClipDataset
+from files import replacing
 from models import EmotionModel
 from opts import TrainOptions
 from validation import Predictions, evaluate, predict
@@ -283,12 +284,10 @@ def save_state(state: Fit, folder: Path) -> None:
         "stale_epochs": state.stale_epochs,
         "log": state.log,
     }
-    temporary = folder / "last.pt.part"
-    torch.save(values, temporary)
-    temporary.replace(folder / "last.pt")
-    log = folder / "log.jsonl.part"
-    log.write_text("".join(json.dumps(line) + "\n" for line in state.log))
-    log.replace(folder / "log.jsonl")
+    with replacing(folder / "last.pt") as temporary:
+        torch.save(values, temporary)
+    with replacing(folder / "log.jsonl") as temporary:
+        temporary.write_text("".join(json.dumps(line) + "\n" for line in state.log))
 
 
 def load_state(state: Fit, folder: Path) -> None:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from datasets.annotations import Record
+from files import replacing
 from metrics import classification_scores
 
 
@@ -86,12 +87,10 @@ def write_predictions(
 ) -> None:
     """One row a clip: clip, speaker, target, p_<class>."""
     log_p, labels, indices = predictions.by_clip()
-    temporary = path.with_name(path.name + ".part")
-    with temporary.open("w", newline="", encoding="utf-8") as file:
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["clip", "speaker", "target", *(f"p_{name}" for name in class_names)])
         for row, label, index in zip(np.exp(log_p), labels, indices, strict=True):
             record = records[index]
             probabilities = [f"{p:.6f}" for p in row]
             writer.writerow([record.name, record.speaker, class_names[label], *probabilities])
-    temporary.replace(path)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from datasets.labels import RAVDESS, canonical
+from files import replacing
 
 SUBSETS = ("training", "validation", "testing")
 COLUMNS = ("video", "audio", "start", "end", "label", "speaker", "dataset", "subset")
@@ -150,17 +151,14 @@ def _absolute(path: str, folder: Path) -> str:
 
 def write_annotations(records: list[Record], path: Path) -> None:
     """Write the headed CSV. Paths under the file's folder are written relative to it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     extra = sorted({name for record in records for name in record.extra})
     classes = list(dict.fromkeys(name for record in records for name in record.soft))
     header = [*COLUMNS, *extra, *(f"p_{name}" for name in classes)]
-    temporary = path.with_name(path.name + ".part")
-    with temporary.open("w", newline="", encoding="utf-8") as file:
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, header)
         writer.writeheader()
         for record in records:
             writer.writerow(_row_from_record(record, path.parent))
-    temporary.replace(path)
 
 
 def _row_from_record(record: Record, folder: Path) -> dict[str, str]:

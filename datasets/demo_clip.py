@@ -8,7 +8,6 @@ was recorded, and the picture itself says so. It shows the program at work; it m
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import astuple, dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
@@ -19,17 +18,18 @@ import numpy as np
 import skimage.data
 from scipy import signal
 
-from timeline import replacing
+from files import replacing
 
 CAPTION = "synthetic demo: public-domain NASA portrait, generated sound"
 WIDTH, HEIGHT, PICTURES_PER_SECOND = 640, 480, 25
 SAMPLE_RATE = 24000
 SAMPLES_PER_PICTURE = SAMPLE_RATE // PICTURES_PER_SECOND
+AAC_FRAME = 1024  # samples
 SYLLABLES_PER_SECOND = 4.0
 TRANSITION = 0.45  # seconds from one phase to the next
 SCALE = 2.5  # of the portrait on the canvas
 FACE_CENTRE = (222.0, 116.0)  # of the camera, in pixels of the portrait, as all below
-SUIT_CENTRE = (200.0, 300.0)
+SUIT_CENTRE = (170.0, 360.0)
 MOUTH_BOX = (170, 112, 278, 206)
 EYES_BOX = (180, 72, 272, 114)
 MOUTH_X, MOUTH_Y, MOUTH_HALF = 223.8, 141.2, 19.6
@@ -92,7 +92,7 @@ PHASES = (
     (0.0, SMILE),
     (5.0, NEUTRAL),
     (8.5, SURPRISED),
-    (11.9, AWAY),
+    (11.75, AWAY),
     (15.2, FROWN),
     (18.7, SILENT_FROWN),
     (22.3, SMILE),
@@ -116,17 +116,22 @@ def make_demo_clip(path: Path, seconds: float = 24.0) -> Path:
         raise ValueError(f"a demo clip of {seconds:g} s: must be between 2 and 600 s")
     times = np.arange(int(seconds * PICTURES_PER_SECOND)) / PICTURES_PER_SECOND
     track = expression_track(times, seconds)
-    speech = synthesise_speech(seconds)[: len(times) * SAMPLES_PER_PICTURE]
+    samples = (
+        len(times) * SAMPLES_PER_PICTURE // AAC_FRAME * AAC_FRAME
+    )  # or padding would outlast it
+    speech = synthesise_speech(seconds)[:samples]
     options = {"fflags": "+bitexact"}  # no date and no version: the same clip every time
     with replacing(path) as temporary, av.open(str(temporary), "w", options=options) as container:
         container.metadata.update(title="EmoFuse demo clip", comment=CAPTION)
         video = _add_video_stream(container)
         audio = container.add_stream("aac", rate=SAMPLE_RATE, layout="mono")
         audio.bit_rate = 48000
-        for time, expression, sound in zip(times, track, _audio_frames(speech), strict=True):
+        for number, (time, expression) in enumerate(zip(times, track, strict=True)):
             picture = draw_portrait(expression, float(time))
             container.mux(video.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-            container.mux(audio.encode(sound))
+            start = number * SAMPLES_PER_PICTURE
+            if start < samples:
+                container.mux(audio.encode(_audio_frame(speech, start)))
         container.mux(video.encode())
         container.mux(audio.encode())
     return path
@@ -354,10 +359,9 @@ def _add_video_stream(container: av.container.OutputContainer) -> av.VideoStream
     return video
 
 
-def _audio_frames(waveform: np.ndarray) -> Iterator[av.AudioFrame]:
-    """One frame of mono sound for each picture."""
-    for start in range(0, len(waveform), SAMPLES_PER_PICTURE):
-        part = np.ascontiguousarray(waveform[None, start : start + SAMPLES_PER_PICTURE])
-        frame = av.AudioFrame.from_ndarray(part, format="fltp", layout="mono")
-        frame.sample_rate, frame.pts = SAMPLE_RATE, start
-        yield frame
+def _audio_frame(waveform: np.ndarray, start: int) -> av.AudioFrame:
+    """The mono sound that goes with the picture that starts at that sample."""
+    part = np.ascontiguousarray(waveform[None, start : start + SAMPLES_PER_PICTURE])
+    frame = av.AudioFrame.from_ndarray(part, format="fltp", layout="mono")
+    frame.sample_rate, frame.pts = SAMPLE_RATE, start
+    return frame

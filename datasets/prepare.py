@@ -168,7 +168,7 @@ def trim_silence(record: Record, store: ClipStore, below_peak_db: float) -> Reco
 
 def prepare(options: argparse.Namespace) -> int:
     """Run the command line. Returns its exit status: 1 where some files failed."""
-    out = Path(options.out)
+    out = Path(options.out).resolve()
     records = _read_corpus(options, out)
     config = ClipConfig(
         face_size=options.face_size,
@@ -196,7 +196,7 @@ def _first(failures: dict[str, str]) -> str:
 
 
 def _read_corpus(options: argparse.Namespace, out: Path) -> list[Record]:
-    root = Path(options.root)
+    root = Path(options.root).resolve()
     if not root.exists():
         raise ValueError(f"--root {root} does not exist")
     if options.corpus == "annotation":

@@ -139,11 +139,10 @@ class ClipDataset(Dataset[dict[str, Any]]):
         augment = self._options.augment if self._options.train else None
         if augment is not None:
             clip = augment_clip(clip, augment, rng)
-        inputs = preprocess(clip, self.config)
-        if augment is not None and clip.has_speech:
+        inputs = preprocess(clip, self.config, self._modalities)
+        if augment is not None and "speech" in inputs and clip.has_speech:
             inputs = mask_spectrogram(inputs, augment, rng)
-        wanted = {name for m in self._modalities for name in (m, f"{m}_mask")}
-        return {name: value for name, value in inputs.items() if name in wanted}
+        return inputs
 
     def _list_items(self) -> list[tuple[int, Window | None]]:
         if self._options.train:

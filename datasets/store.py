@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from files import write_json
 from media.clip import STORED, ClipConfig, Recording
 
 VERSION = 1
@@ -45,7 +46,7 @@ class StoreWriter:
         if header.exists():
             check_config(folder, config)
         else:
-            _write_json(header, {"version": VERSION, "clip_config": config.to_dict()})
+            write_json({"version": VERSION, "clip_config": config.to_dict()}, header)
         entries, length = _read_index(folder)
         self.keys = {entry.key for entry in entries}
         self._ends = _ends(entries)
@@ -172,14 +173,10 @@ def _ends(entries: list[_Entry]) -> dict[str, int]:
 
 def _open_cut(path: Path, length: int) -> Any:
     """Open for appending after the first `length` bytes; what lies beyond is cut off."""
-    path.touch()
+    if not path.exists():
+        path.touch()
     file = path.open("r+b")
-    file.truncate(length)
+    if path.stat().st_size > length:
+        file.truncate(length)
     file.seek(length)
     return file
-
-
-def _write_json(path: Path, values: dict[str, Any]) -> None:
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(json.dumps(values, indent=1))
-    temporary.replace(path)

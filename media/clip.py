@@ -8,6 +8,7 @@ which travels with each store of prepared clips and with each checkpoint.
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from pathlib import Path
@@ -17,6 +18,7 @@ import numpy as np
 import torch
 import torchaudio
 
+MODALITIES = ("face", "speech")
 PictureChoice = Literal["last", "even"]
 Colour = Literal["rgb", "bgr", "grey"]
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -332,23 +334,25 @@ def _is_audible(waveform: np.ndarray, config: ClipConfig) -> bool:
     return 20 * math.log10(loudest + 1e-12) > config.silence_dbfs
 
 
-def preprocess(clip: Clip, config: ClipConfig) -> dict[str, torch.Tensor]:
-    """A model's inputs for one clip, deterministically.
+def preprocess(
+    clip: Clip, config: ClipConfig, modalities: Collection[str] = MODALITIES
+) -> dict[str, torch.Tensor]:
+    """A model's inputs for one clip, deterministically, of the modalities that it takes.
 
     Returns:
         `face` (T, 3, H, W) float32, `face_mask` (T,) bool, `speech` (n_mels, L) float32,
         `speech_mask` () bool. What is missing is zero and its mask is false.
     """
-    speech = torch.zeros(config.n_mels, config.speech_frames)
-    if clip.has_speech:
-        feature = _log_mel if config.speech_feature == "log_mel" else _mfcc
-        speech = feature(clip.waveform, config)
-    return {
-        "face": _normalise_faces(clip.faces, clip.face_mask, config),
-        "face_mask": torch.from_numpy(clip.face_mask),
-        "speech": speech,
-        "speech_mask": torch.tensor(clip.has_speech),
-    }
+    inputs: dict[str, torch.Tensor] = {}
+    if "face" in modalities:
+        inputs["face"] = _normalise_faces(clip.faces, clip.face_mask, config)
+        inputs["face_mask"] = torch.from_numpy(clip.face_mask)
+    if "speech" in modalities:
+        feature = {"log_mel": _log_mel, "mfcc": _mfcc}[config.speech_feature]
+        silence = torch.zeros(config.n_mels, config.speech_frames)
+        inputs["speech"] = feature(clip.waveform, config) if clip.has_speech else silence
+        inputs["speech_mask"] = torch.tensor(clip.has_speech)
+    return inputs
 
 
 def _normalise_faces(faces: np.ndarray, mask: np.ndarray, config: ClipConfig) -> torch.Tensor:

@@ -13,6 +13,7 @@ from typing import cast
 import av
 import cv2
 import numpy as np
+from av.sidedata.sidedata import SideDataContainer
 from av.sidedata.sidedata import Type as SideDataType
 from av.video.reformatter import ColorRange, Colorspace
 
@@ -148,6 +149,7 @@ class PictureTrack:
         self._last = -float("inf")
         self._duration = 1.0 / float(stream.average_rate or DEFAULT_RATE)
         self._aspect = _pixel_aspect(stream.sample_aspect_ratio)
+        self._orientations: dict[int, Orientation] = {}  # by the frame's rotation
 
     def add(self, frame: av.VideoFrame) -> Picture | None:
         """The frame as a picture; None if it is not later than the one before, or before time 0.
@@ -164,10 +166,17 @@ class PictureTrack:
         if time <= self._last or time < 0:
             return None
         self._last, self.end = time, time + duration
-        return build_picture(frame, time, self._aspect)
+        if frame.rotation not in self._orientations:
+            self._orientations[frame.rotation] = read_orientation(frame)
+        return build_picture(frame, time, self._aspect, self._orientations[frame.rotation])
 
 
-def build_picture(frame: av.VideoFrame, time: float, aspect: float = 1.0) -> Picture:
+def build_picture(
+    frame: av.VideoFrame,
+    time: float,
+    aspect: float = 1.0,
+    orientation: Orientation = Orientation(),
+) -> Picture:
     """Views on a frame's planes; unusual pixel formats are converted first."""
     space, full = _colour_of(frame)
     stored = frame if frame.format.name in _DIRECT_FORMATS else _to_planar(frame, space, full)
@@ -175,7 +184,7 @@ def build_picture(frame: av.VideoFrame, time: float, aspect: float = 1.0) -> Pic
     matrix = _rgb_matrix(space, full)
     if len(planes) == 1:
         matrix = np.ascontiguousarray(matrix[:, [0, 3]])
-    return Picture(time, planes, matrix, aspect, _orientation_of(frame))
+    return Picture(time, planes, matrix, aspect, orientation)
 
 
 def _colour_of(frame: av.VideoFrame) -> tuple[int, bool]:
@@ -239,15 +248,15 @@ def _rgb_matrix(space: int, full: bool) -> np.ndarray:
     return np.hstack([gains, -offset[:, None]]).astype(np.float32)
 
 
-def _orientation_of(frame: av.VideoFrame) -> Orientation:
-    """From the display matrix, to the nearest quarter turn."""
-    if not len(frame.side_data):
-        return Orientation()
-    try:
-        data = frame.side_data[SideDataType.DISPLAYMATRIX]
-    except KeyError:
-        return Orientation()
-    return orientation_from_matrix(struct.unpack("=9i", bytes(data)))
+def read_orientation(frame: av.VideoFrame) -> Orientation:
+    """Of the frame's display matrix, to the nearest quarter turn.
+
+    To be asked rarely: PyAV keeps a frame alive whose side data were read, until the next garbage
+    collection.
+    """
+    side_data = cast("SideDataContainer", frame.side_data)
+    data = side_data.get(SideDataType.DISPLAYMATRIX)
+    return orientation_from_matrix(struct.unpack("=9i", bytes(data))) if data else Orientation()
 
 
 def orientation_from_matrix(matrix: tuple[int, ...]) -> Orientation:

@@ -109,8 +109,7 @@ class MultiModalCNN(EmotionModel):
         keys_a, keys_v = audio.transpose(1, 2), video.transpose(1, 2)
         _, asked_video = self.av1(keys_v, keys_a, seen)  # (B, heads, La, T)
         _, asked_audio = self.va1(keys_a, keys_v, heard)  # (B, heads, T, La)
-        gate_video = _gate(asked_video, asker_exists=heard.any(dim=1))
-        gate_audio = _gate(asked_audio, asker_exists=seen.any(dim=1))
+        gate_video, gate_audio = _gate(asked_video, heard), _gate(asked_audio, seen)
         return self._finish(audio * gate_audio, video * gate_video, heard, seen)
 
     def _fuse_it(
@@ -151,10 +150,13 @@ def _build_head(fusion: str, width: int, num_classes: int, dropout: float) -> nn
     )
 
 
-def _gate(attention: Tensor, asker_exists: Tensor) -> Tensor:
-    """(B, heads, Q, K) map -> (B, 1, K): mean over heads, sum over queries; 1 where nobody asks."""
-    gate = attention.mean(dim=1).sum(dim=1, keepdim=True)
-    return torch.where(asker_exists[:, None, None], gate, torch.ones_like(gate))
+def _gate(attention: Tensor, askers: Tensor) -> Tensor:
+    """What (B, Q) existing queries ask of each key: mean over heads, sum over queries.
+
+    (B, heads, Q, K) map -> (B, 1, K) gate; 1 where nobody asks.
+    """
+    gate = (attention.mean(dim=1) * askers.unsqueeze(-1)).sum(dim=1, keepdim=True)
+    return torch.where(askers.any(dim=1)[:, None, None], gate, torch.ones_like(gate))
 
 
 def _all_true(x: Tensor) -> Tensor:

@@ -16,9 +16,9 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from files import replacing
 from reports.style import INK, MM, MOST_MARKERS, SERIES_COLOURS, paper_style
 from reports.timeline_figure import TimelineStyle, plot_timeline
-from timeline import replacing
 
 __all__ = [
     "TimelineStyle",
@@ -67,8 +67,9 @@ def plot_learning_curves(log: Sequence[dict[str, Any]]) -> Figure:
         for axis, (title, keys) in zip(axes, shown.items(), strict=True):
             _draw_series(axis, title, keys, log)
         _mark_best_epoch(axes, log)
-        axes[-1].set_xlabel("epoch")
-        axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
+        first, last = (end for end in axes[-1].dataLim.intervalx)
+        axes[-1].set(xlabel="epoch", xlim=(first - 0.5, last + 0.5))
+        axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         figure.draw_without_rendering()
     return figure
 
@@ -131,14 +132,23 @@ def _draw_series(
             linestyle=(0, (4, 1.5)) if subset == "train" else "-",
             marker="o" if len(log) <= MOST_MARKERS else "",
             markersize=2.2,
-            label={"acc": f"{subset} accuracy", "uar": f"{subset} UAR"}.get(measure, subset),
+            label={"acc": f"{subset} acc.", "uar": f"{subset} UAR"}.get(measure, subset),
         )
     axis.grid(axis="y")
     axis.set_title(title)
     if title == "Learning rate":
-        axis.set_yscale("log")
+        _scale_learning_rate(axis, log)
     else:
         axis.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=3, borderpad=0.2)
+
+
+def _scale_learning_rate(axis: Axes, log: Sequence[dict[str, Any]]) -> None:
+    """Logarithmic, with the highest and the lowest rate named; a rate of 0 is not shown."""
+    rates = sorted({float(line["lr"]) for line in log if line.get("lr")})
+    if rates:
+        axis.set_yscale("log")
+        axis.set_yticks([rates[0], rates[-1]], [f"{rate:.2g}" for rate in (rates[0], rates[-1])])
+        axis.minorticks_off()
 
 
 def _mark_best_epoch(axes: Sequence[Axes], log: Sequence[dict[str, Any]]) -> None:

@@ -6,6 +6,7 @@ Lengths on paper are inches unless a name says millimetres.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -41,8 +42,9 @@ MOST_STEPS = 400  # beyond this many windows a step of the figure is the mean of
 TICK_STEPS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 21600)
 TICK_SPACING = 0.6
 LEFT, RIGHT, SIDE = 0.62, 0.12, 0.08  # margins of the panels, and of the text beside them
-LEGEND_ROW, LEGEND_HANDLE = 0.15, 0.26
+LEGEND_ROW, LEGEND_HANDLE = 0.15, 0.285
 FOOT_ROW = 0.1
+FOOT: dict[str, Any] = {"size": 5.5, "color": FAINT_INK}
 FACE_SIDE, FACE_GAP, FACE_HEAD = 0.44, 0.05, 0.07
 PANELS = {"band": 0.2, "curves": 1.45, "presence": 0.2, "faces": FACE_SIDE + FACE_HEAD}
 GAP_STYLE: dict[str, Any] = {
@@ -166,17 +168,11 @@ def _build_panels(
             panels[name].tick_params(bottom=False, labelbottom=False)
         top -= size
     _write_title(figure, timeline)
-    figure.legend(
-        handles=handles,
-        loc="upper left",
-        bbox_to_anchor=(SIDE / width, 1 - heights["title"] / height),
-        ncols=columns,
-        borderpad=0,
-        borderaxespad=0,
-    )
+    corner = (SIDE / width, 1 - heights["title"] / height)
+    place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": corner}
+    figure.legend(handles=handles, ncols=columns, borderpad=0, borderaxespad=0, **place)
     for number, line in enumerate(reversed(foot)):
-        low = (0.06 + FOOT_ROW * number) / height
-        figure.text(SIDE / width, low, line, size=5.5, color=FAINT_INK)
+        figure.text(SIDE, 0.06 + FOOT_ROW * number, line, **FOOT, transform=figure.dpi_scale_trans)
     return figure, panels
 
 
@@ -220,6 +216,7 @@ def _line(look: EmotionStyle) -> dict[str, Any]:
     }
 
 
+@lru_cache(maxsize=256)
 def _text_width(text: str, points: float) -> float:
     """Width of a text on paper."""
     return float(TextPath((0, 0), text, size=points, usetex=False).get_extents().width) / 72
@@ -240,7 +237,8 @@ def _write_title(figure: Figure, timeline: Timeline) -> None:
 
 def _shorten(text: str, points: float, room: float) -> str:
     """The text, its middle replaced by an ellipsis as far as the room on paper asks."""
-    kept, shown = len(text), text
+    width = _text_width(text, points)
+    kept, shown = min(len(text), int(len(text) * room / width) + 1), text
     while kept > 8 and _text_width(shown, points) * 1.12 > room:  # bold letters are wider
         kept -= 1
         shown = f"{text[: kept - kept // 2]}…{text[len(text) - kept // 2 :]}"

@@ -1,0 +1,85 @@
+"""Small recordings, stores and checkpoints that tests are made of."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from checkpoint import Checkpoint
+from datasets.annotations import Record, write_annotations
+from datasets.samples import StoreSet
+from datasets.store import StoreWriter
+from media.clip import ClipConfig, Recording
+from models import build_model
+
+SMALL = ClipConfig(face_size=32, pictures=3)
+LABELS = ("happy", "sad")
+
+
+def make_recording(
+    seed: int, label: str = "happy", seconds: float = 1.5, config: ClipConfig = SMALL
+) -> Recording:
+    """A recording whose label shows: happy is bright and high, sad is dark and low."""
+    rng = np.random.default_rng(seed)
+    happy = label == "happy"
+    times = np.arange(round(seconds * 10)) / 10.0
+    side = config.face_size
+    faces = rng.integers(0, 60, (len(times), side, side, 3)) + (180 if happy else 10)
+    t = np.arange(round(seconds * config.sample_rate)) / config.sample_rate
+    tone = np.sin(2 * np.pi * (2000 if happy else 300) * t) + 0.05 * rng.standard_normal(len(t))
+    return Recording(
+        path=Path(f"{label}-{seed}.mp4"),
+        duration=seconds,
+        waveform=(8000 * tone).astype(np.int16),
+        faces=faces.astype(np.uint8),
+        face_times=times,
+        face_ids=np.zeros(len(times), dtype=np.int32),
+        picture_times=times,
+    )
+
+
+def without_sound(recording: Recording) -> Recording:
+    return replace(recording, waveform=np.zeros(0, dtype=np.int16))
+
+
+def without_face(recording: Recording) -> Recording:
+    return replace(
+        recording,
+        faces=recording.faces[:0],
+        face_times=recording.face_times[:0],
+        face_ids=recording.face_ids[:0],
+    )
+
+
+def make_corpus(folder: Path, per_subset: int = 4, config: ClipConfig = SMALL) -> Path:
+    """A manifest and its store: `per_subset` clips of either label in turn. Returns the manifest.
+
+    Each subset has speakers of its own.
+    """
+    records = []
+    with StoreWriter(folder / "clips", config) as writer:
+        for s, subset in enumerate(("training", "validation", "testing")):
+            for i in range(per_subset):
+                label = LABELS[i % 2]
+                record = Record(
+                    video=str(folder / f"{subset}-{i}.mp4"),
+                    audio="",
+                    label=label,
+                    speaker=f"speaker-{s}{i}",
+                    dataset="made",
+                    subset=subset,
+                )
+                writer.add(record.key, make_recording(10 * s + i, label, config=config))
+                records.append(record)
+    write_annotations(records, folder / "manifest.csv")
+    return folder / "manifest.csv"
+
+
+def open_stores(manifest: Path) -> StoreSet:
+    return StoreSet([manifest.parent / "clips"])
+
+
+def make_checkpoint(name: str = "multimodalcnn", config: ClipConfig = SMALL) -> Checkpoint:
+    return Checkpoint(build_model(name, num_classes=2).eval(), LABELS, config)

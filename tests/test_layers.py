@@ -1,0 +1,93 @@
+"""Imports point down: who may import whom, held by reading the sources."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+EVERYTHING = {
+    "files",
+    "device",
+    "timeline",
+    "metrics",
+    "losses",
+    "models",
+    "media",
+    "reports",
+    "datasets",
+    "checkpoint",
+    "opts",
+    "validation",
+    "training",
+    "experiment",
+    "inference",
+    "main",
+}
+BASE = {"files", "device", "timeline", "metrics", "losses"}
+MAY_IMPORT = {
+    "files": set(),
+    "device": set(),
+    "timeline": {"files"},
+    "metrics": set(),
+    "losses": set(),
+    "models": set(),
+    "media": set(),
+    "reports": {"files", "timeline", "metrics"},
+    "datasets": {"files", "media"},
+    "checkpoint": {"files", "media", "models", "datasets"},
+    "opts": {"files", "media", "models", "datasets", "reports"},
+    "validation": {"files", "metrics", "datasets"},
+    "training": {"files", "models", "datasets", "opts", "validation"},
+    "experiment": EVERYTHING - {"inference", "main", "experiment"},
+    "inference": EVERYTHING - {"training", "experiment", "main", "inference"},
+    "main": EVERYTHING - {"main"},
+    "benchmarks": EVERYTHING,
+}
+
+
+def _sources(unit: str) -> list[Path]:
+    single = ROOT / f"{unit}.py"
+    return [single] if single.exists() else sorted((ROOT / unit).rglob("*.py"))
+
+
+def _imported(path: Path) -> set[str]:
+    tops = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            tops |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            tops.add(node.module.split(".")[0])
+    return tops
+
+
+def test_every_source_file_has_a_place_in_the_table() -> None:
+    units = {p.stem for p in ROOT.glob("*.py")}
+    units |= {p.parent.name for p in ROOT.glob("*/__init__.py")} - {"tests"}
+    assert units <= set(MAY_IMPORT), f"not in the table: {units - set(MAY_IMPORT)}"
+
+
+@pytest.mark.parametrize("unit", sorted(MAY_IMPORT))
+def test_imports_point_down(unit: str) -> None:
+    sources = _sources(unit)
+    assert sources
+    for path in sources:
+        ours = _imported(path) & set(MAY_IMPORT)
+        wrong = ours - MAY_IMPORT[unit] - {unit}
+        assert not wrong, f"{path.relative_to(ROOT)} imports {sorted(wrong)}"
+
+
+def test_models_open_no_file() -> None:
+    for path in _sources("models"):
+        names = {n.id for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Name)}
+        assert "open" not in names
+        assert not _imported(path) & {"pathlib", "os", "io", "safetensors"}
+
+
+def test_reports_need_no_torch() -> None:
+    code = "import sys, reports.plots, timeline, metrics; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
