@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 MEDIA ?=
+DEMO := results/demo
+TRAIN_DEMO := results/train-demo
 
 .PHONY: demo test check lint types train-demo bench lock clean help
 
@@ -22,7 +24,13 @@ $(STAMP): requirements.txt
 	@touch $@
 
 demo: $(STAMP)
-	@$(BIN)/python -m datasets.demo $(if $(MEDIA),--media_path "$(MEDIA)",)
+	@mkdir -p $(DEMO)
+ifeq ($(MEDIA),)
+	@test -f $(DEMO)/demo.mp4 || $(BIN)/python -m datasets.demo_clip $(DEMO)/demo.mp4
+	@$(BIN)/python main.py --media_path $(DEMO)/demo.mp4 --output $(DEMO)
+else
+	@$(BIN)/python main.py --media_path "$(MEDIA)" --output $(DEMO)
+endif
 
 test: $(STAMP)
 	@$(BIN)/python -m pytest
@@ -37,7 +45,14 @@ types: $(STAMP)
 check: lint types test
 
 train-demo: $(STAMP)
-	@$(BIN)/python -m benchmarks.train_demo
+	@rm -rf $(TRAIN_DEMO)/run
+	@$(BIN)/python -m datasets.demo_corpus $(TRAIN_DEMO)
+	@$(BIN)/python main.py --annotation_path $(TRAIN_DEMO)/annotations.csv --model multimodalcnn \
+	  --fusion ia --colour grey --sample_duration 5 --mask softhard --optimizer adamw \
+	  --learning_rate 2e-3 --lr_schedule cosine --n_epochs 12 --batch_size 16 \
+	  --pretrain_path results/pretrained/face.safetensors results/pretrained/speech.safetensors \
+	  --result_path $(TRAIN_DEMO) --run_name run
+	@echo "look at it: $(BIN)/tensorboard --logdir $(TRAIN_DEMO)/run"
 
 bench: $(STAMP)
 	@$(BIN)/python -m benchmarks.inference_speed

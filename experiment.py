@@ -256,7 +256,14 @@ def _train(experiment: Experiment) -> None:
     experiment.say(_describe(experiment, train_loader.dataset))
     val_loader = experiment.loader("validation") if validate else None
     _open_folder(experiment)
-    fit(state, train_loader, val_loader, folder, lambda s, scores: _save(experiment, s, scores))
+    fit(
+        state,
+        train_loader,
+        val_loader,
+        folder,
+        save_best=lambda s, scores: _save(experiment, s, scores),
+        say=experiment.say,
+    )
     write_figure(plot_learning_curves(state.log), folder / "learning_curves.png")
 
 

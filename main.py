@@ -163,7 +163,7 @@ def _output_names(paths: list[Path]) -> dict[Path, str]:
 
 def _run_with_bar(engine: TrainingAlignedInference, path: Path) -> Timeline:
     form = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
-    with tqdm(total=1.0, desc=path.name, bar_format=form, leave=False) as bar:
+    with tqdm(total=1.0, desc=path.name, bar_format=form, leave=False, disable=None) as bar:
         return engine.run(path, lambda share: _advance(bar, share))
 
 

@@ -151,6 +151,7 @@ def fit(
     val_loader: DataLoader[dict[str, Any]] | None,
     folder: Path,
     save_best: Callable[[Fit, dict[str, Any]], None],
+    say: Callable[[str], None],
 ) -> None:
     """Train until the last epoch, or until validation stops getting better.
 
@@ -159,6 +160,7 @@ def fit(
         val_loader: None to keep the last epoch's weights.
         folder: run folder; gets `log.jsonl`, `last.pt` and TensorBoard events after each epoch.
         save_best: called with the scores of each epoch that is the best so far.
+        say: takes one line an epoch.
     """
     options = state.options
     writer = SummaryWriter(str(folder), purge_step=state.epoch + 1)
@@ -175,6 +177,7 @@ def fit(
             _close_epoch(state, line, scores, save_best)
             _write_events(writer, line)
             save_state(state, folder)
+            say(_describe(line, options.n_epochs, is_best=state.stale_epochs == 0))
     finally:
         writer.close()
 
@@ -187,13 +190,16 @@ def train_one_epoch(state: Fit, loader: DataLoader[dict[str, Any]]) -> dict[str,
     """
     options, epoch = state.options, state.epoch + 1
     torch.manual_seed(options.manual_seed * 100_003 + epoch)
-    if isinstance(loader.dataset, ClipDataset):
-        loader.dataset.set_epoch(epoch)
+    dataset = getattr(loader, "dataset", None)
+    if isinstance(dataset, ClipDataset):
+        dataset.set_epoch(epoch)
     state.model.train()
     for module in state.frozen:
         module.eval()
     total, right, seen = 0.0, 0, 0
-    bar = tqdm(loader, desc=f"epoch {epoch}/{options.n_epochs}", unit="batch", leave=False)
+    bar = tqdm(
+        loader, desc=f"epoch {epoch}/{options.n_epochs}", unit="batch", leave=False, disable=None
+    )
     for batch in bar:
         inputs = {name: value.to(state.device) for name, value in batch["inputs"].items()}
         inputs, target = drop_modalities(inputs, batch["target"].to(state.device), options.mask)
@@ -227,7 +233,7 @@ def _step(state: Fit, inputs: dict[str, Tensor], target: Tensor) -> tuple[float,
         state.scheduler.step()
     if state.average is not None:
         state.average.update_parameters(state.model)
-    return float(loss), output["logits"].detach()
+    return float(loss.detach()), output["logits"].detach()
 
 
 def _validate(state: Fit, loader: DataLoader[dict[str, Any]]) -> dict[str, Any]:
@@ -261,6 +267,11 @@ def _close_epoch(
 
 def _is_stale(state: Fit) -> bool:
     return 0 < state.options.early_stopping <= state.stale_epochs
+
+
+def _describe(line: dict[str, float], epochs: int, is_best: bool) -> str:
+    values = [f"{k.replace('_', ' ')} {v:.4g}" for k, v in line.items() if k != "epoch"]
+    return f"epoch {line['epoch']}/{epochs}: {', '.join(values)}{' (best)' if is_best else ''}"
 
 
 def _write_events(writer: SummaryWriter, line: dict[str, float]) -> None:

@@ -8,6 +8,7 @@ was recorded, and the picture itself says so. It shows the program at work; it m
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import astuple, dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
@@ -365,3 +366,7 @@ def _audio_frame(waveform: np.ndarray, start: int) -> av.AudioFrame:
     frame = av.AudioFrame.from_ndarray(part, format="fltp", layout="mono")
     frame.sample_rate, frame.pts = SAMPLE_RATE, start
     return frame
+
+
+if __name__ == "__main__":
+    make_demo_clip(Path(sys.argv[1]))

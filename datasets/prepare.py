@@ -116,7 +116,7 @@ def prepare_records(
     with StoreWriter(folder, config) as writer:
         wanted = {record.key: record for record in records if record.key not in writer.keys}
         results = _decode(list(wanted.values()), config, detector_name or config.detector, workers)
-        bar = tqdm(results, total=len(wanted), unit="file", desc="preparing", disable=not wanted)
+        bar = tqdm(results, total=len(wanted), unit="file", desc="preparing", disable=None)
         for key, result in bar:
             if isinstance(result, Recording):
                 writer.add(key, result)

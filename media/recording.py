@@ -7,7 +7,6 @@ Sound and pictures are decoded together into blocks; `read_recording` joins them
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +15,16 @@ import numpy as np
 
 from media.audio import SoundTrack
 from media.clip import Clip, ClipConfig, Recording, check_hop, tile_windows, window_at
+from media.demux import (
+    DAMAGED,
+    choose_streams,
+    declared_duration,
+    decode_packet,
+    is_still,
+    open_media,
+    read_origin,
+    read_packets,
+)
 from media.errors import MediaError
 from media.faces import Detector, FacePicture, FaceTracker
 from media.video import PictureTrack
@@ -24,8 +33,6 @@ BLOCK_SECONDS = 1.0  # how much is gathered before it is handed on
 # A stream that falls behind the other by as much has ended or pauses, and is not waited for.
 SOUND_LAG = 30.0
 PICTURES_LAG = 600.0  # waiting for pictures only costs memory for sound; slide shows pause for long
-_READ_ATTEMPTS = 8  # in a row, at a damaged place of a file
-_DAMAGED = "it is damaged, or no media file: convert or copy it again"
 
 
 @dataclass(frozen=True)
@@ -62,10 +69,10 @@ def probe(path: Path) -> MediaInfo:
     Raises:
         MediaError: the file cannot be opened, or has neither sound nor pictures.
     """
-    with _open(path) as container:
-        video, audio = _choose_streams(container, path)
+    with open_media(path) as container:
+        video, audio = choose_streams(container, path)
         return MediaInfo(
-            duration=_declared_duration(container),
+            duration=declared_duration(container),
             has_audio=audio is not None,
             has_video=video is not None,
             width=video.codec_context.width if video else 0,
@@ -204,20 +211,20 @@ def _report(
 
 
 def _read_blocks(path: Path, config: ClipConfig, detector: Detector | None) -> Iterator[_Block]:
-    with _open(path) as container:
-        video, audio = _choose_streams(container, path)
+    with open_media(path) as container:
+        video, audio = choose_streams(container, path)
         decoding = _Decoding(config, detector, video, audio)
         handed_on = 0.0
-        for packet in _packets(container, [s for s in (video, audio) if s is not None]):
+        for packet in read_packets(container, [s for s in (video, audio) if s is not None]):
             decoding.take(packet)
             if decoding.known - handed_on >= BLOCK_SECONDS:
                 handed_on = decoding.known
                 yield decoding.hand_on(handed_on)
         duration = decoding.finish()
-        if _is_still(container) and video is not None:
+        if is_still(container) and video is not None:
             duration = max(duration, config.window_seconds)
         if duration <= 0:
-            raise MediaError(f"{path}: no sound or picture in it can be decoded; {_DAMAGED}")
+            raise MediaError(f"{path}: no sound or picture in it can be decoded; {DAMAGED}")
         yield decoding.hand_on(duration)
 
 
@@ -234,7 +241,7 @@ class _Decoding:
         video: av.VideoStream | None,
         audio: av.AudioStream | None,
     ) -> None:
-        origin = _origin([stream for stream in (video, audio) if stream is not None])
+        origin = read_origin([stream for stream in (video, audio) if stream is not None])
         self._sound = SoundTrack(config.sample_rate, origin) if audio else None
         self._track = PictureTrack(video, origin) if video else None
         self._tracker = FaceTracker(detector, config) if video and detector else None
@@ -252,13 +259,13 @@ class _Decoding:
     def take(self, packet: av.Packet) -> None:
         """Decode a packet."""
         if packet.stream.type == "audio":
-            for frame in _decode(packet):
+            for frame in decode_packet(packet):
                 assert isinstance(frame, av.AudioFrame)
                 self._samples += self._sound.add(frame) if self._sound else []
         elif self._tracker is None:
             self._note_end(packet)
         else:
-            for frame in _decode(packet):
+            for frame in decode_packet(packet):
                 assert isinstance(frame, av.VideoFrame)
                 self._add_picture(frame, self._tracker)
         self._pass_laggard()
@@ -308,92 +315,3 @@ class _Decoding:
             self._settled = max(self._settled, self._sound.end - PICTURES_LAG)
         if self._settled - self._sound.end > SOUND_LAG:
             self._samples += self._sound.fill_until(self._settled - SOUND_LAG)
-
-
-@contextmanager
-def _open(path: Path) -> Iterator[av.container.InputContainer]:
-    """Open a file, or say in one line why it cannot be.
-
-    Raises:
-        MediaError: here or while it is open, for whatever FFmpeg has against the file.
-    """
-    _check_file(path)
-    try:
-        with av.open(f"file:{path}", metadata_errors="ignore") as container:
-            yield container
-    except av.FFmpegError as error:
-        raise MediaError(f"{path}: cannot be read ({error.strerror}); {_DAMAGED}") from error
-
-
-def _check_file(path: Path) -> None:
-    try:
-        if path.is_dir():
-            raise MediaError(f"{path}: is a folder; name a media file in it")
-        if not path.exists():
-            raise MediaError(f"{path}: does not exist; check the path")
-        if path.stat().st_size == 0:
-            raise MediaError(f"{path}: is empty (0 bytes); copy or record it again")
-        path.open("rb").close()
-    except OSError as error:
-        raise MediaError(f"{path}: {error.strerror}; check the path and its permissions") from error
-
-
-def _choose_streams(
-    container: av.container.InputContainer, path: Path
-) -> tuple[av.VideoStream | None, av.AudioStream | None]:
-    """The default, else the first, of each kind. Cover art is no video."""
-    cover = av.stream.Disposition.attached_pic
-    videos = [s for s in container.streams.video if s.codec_context and not s.disposition & cover]
-    audios = [s for s in container.streams.audio if s.codec_context]
-    if container.format.name == "tty" or not (videos or audios):
-        raise MediaError(f"{path}: has neither sound nor pictures; give a video or sound file")
-    default = av.stream.Disposition.default
-    videos.sort(key=lambda s: not s.disposition & default)
-    audios.sort(key=lambda s: not s.disposition & default)
-    if videos:
-        videos[0].thread_type = "AUTO"
-    return (videos[0] if videos else None), (audios[0] if audios else None)
-
-
-def _packets(
-    container: av.container.InputContainer, streams: list[av.stream.Stream]
-) -> Iterator[av.Packet]:
-    """Packets of the streams and at last an empty one of each; reads on behind damaged places."""
-    failures = 0
-    while True:
-        try:
-            for packet in container.demux(streams):
-                failures = 0
-                yield packet
-            return
-        except av.FFmpegError:
-            failures += 1
-            if failures >= _READ_ATTEMPTS:
-                return
-
-
-def _decode(packet: av.Packet) -> list[av.frame.Frame]:
-    """Frames of a packet; none where it is damaged. Their times tell what is missing."""
-    try:
-        return list(packet.decode())
-    except av.FFmpegError:
-        return []
-
-
-def _origin(streams: list[av.stream.Stream]) -> float:
-    """Presentation time at which the earliest stream starts, in the file's seconds."""
-    starts = [
-        float(stream.start_time * stream.time_base)
-        for stream in streams
-        if stream.start_time is not None and stream.time_base is not None
-    ]
-    return min(starts, default=0.0)
-
-
-def _declared_duration(container: av.container.InputContainer) -> float | None:
-    return None if container.duration is None else container.duration / av.time_base
-
-
-def _is_still(container: av.container.InputContainer) -> bool:
-    name = container.format.name
-    return name == "image2" or name.endswith("_pipe")

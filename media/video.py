@@ -183,7 +183,7 @@ def build_picture(
     planes = _plane_views(stored)
     matrix = _rgb_matrix(space, full)
     if len(planes) == 1:
-        matrix = np.ascontiguousarray(matrix[:, [0, 3]])
+        matrix = np.stack([matrix[:, 0], matrix @ np.array([0, 128, 128, 1], np.float32)], axis=1)
     return Picture(time, planes, matrix, aspect, orientation)
 
 
@@ -221,10 +221,10 @@ def _to_planar(frame: av.VideoFrame, space: int, full: bool) -> av.VideoFrame:
 
 def _plane_views(frame: av.VideoFrame) -> tuple[np.ndarray, ...]:
     views = []
-    for plane in frame.planes:
+    for index, plane in enumerate(frame.planes):
         rows = np.frombuffer(cast("bytes", plane), dtype=np.uint8)
         rows = rows.reshape(plane.height, plane.line_size)
-        if frame.format.name == "nv12" and plane.index == 1:
+        if frame.format.name == "nv12" and index == 1:
             views.append(rows[:, : 2 * plane.width].reshape(plane.height, plane.width, 2))
         else:
             views.append(rows[:, : plane.width])
