@@ -47,6 +47,7 @@ class Experiment:
     folder: Path
     device: torch.device
     records: list[Record]
+    lenders: list[Record]
     stores: StoreSet
     checkpoint: Checkpoint
     say: Callable[[str], None]
@@ -75,7 +76,7 @@ class Experiment:
             SampleOptions(
                 train=train,
                 augment=AugmentOptions() if data.augment else None,
-                complete_pairs=data.complete_pairs,
+                lenders=self.lenders,
                 seed=seed,
             ),
         )
@@ -144,48 +145,64 @@ def _run_folder(options: Options) -> Path:
 
 
 def _build_experiment(options: Options, folder: Path, say: Callable[[str], None]) -> Experiment:
-    records, stores = _read_data(options.data, say)
+    records, lenders, stores = _read_data(options.data, say)
     device = pick_device(options.run.device)
     if options.mode == EVALUATE:
         checkpoint = load_checkpoint(folder / "model_best.safetensors")
     else:
         checkpoint = _build_checkpoint(options, records, stores.config)
     checkpoint.model.to(device)
-    return Experiment(options, folder, device, records, stores, checkpoint, say)
+    return Experiment(options, folder, device, records, lenders, stores, checkpoint, say)
 
 
-def _read_data(options: DataOptions, say: Callable[[str], None]) -> tuple[list[Record], StoreSet]:
-    """Records of all annotation files, and their stores, prepared here where they were not."""
+def _read_data(
+    options: DataOptions, say: Callable[[str], None]
+) -> tuple[list[Record], list[Record], StoreSet]:
+    """Records, those that only lend, and the stores of both, prepared here where they were not."""
     records: list[Record] = []
+    lenders: list[Record] = []
     folders = []
-    for name in options.annotation_path:
-        path = Path(name)
-        found = read_annotations(path)
-        store = path.parent / STORE_NAME
-        if not (store / "store.json").exists():
-            store = path.with_name(f"{path.stem}.{STORE_NAME}")
-            size = options.sample_size or ClipConfig().face_size
-            failures = prepare_records(found, store, ClipConfig(face_size=size))
-            for reason in failures.values():
-                say(f"left out: {reason}")
-            found = [record for record in found if record.key not in failures]
-        records += [r for r in found if options.dataset in (None, r.dataset)]
-        folders.append(store)
+    for group, paths in ((records, options.annotation_path), (lenders, options.pair_with)):
+        for path in map(Path, paths):
+            found, folder = _read_annotated(path, options, say)
+            group += found
+            folders.append(folder)
+    records = [record for record in records if options.dataset in (None, record.dataset)]
     if not records:
         raise ValueError(f"no records of dataset {options.dataset} in {options.annotation_path}")
-    check_speakers(records)
+    check_speakers([*records, *lenders])
     stores = StoreSet(folders)
     if options.sample_size not in (None, stores.config.face_size):
         raise ValueError(
             f"--sample_size {options.sample_size}, but the store holds faces of "
             f"{stores.config.face_size} pixels: prepare it with --face_size {options.sample_size}"
         )
+    return _held(records, stores, say), _held(lenders, stores, say), stores
+
+
+def _read_annotated(
+    path: Path, options: DataOptions, say: Callable[[str], None]
+) -> tuple[list[Record], Path]:
+    """Records of a file and the store beside it, made here if the file was not prepared."""
+    records = read_annotations(path)
+    folder = path.parent / STORE_NAME
+    if (folder / "store.json").exists():
+        return records, folder
+    folder = path.with_name(f"{path.stem}.{STORE_NAME}")
+    size = options.sample_size or ClipConfig().face_size
+    failures = prepare_records(records, folder, ClipConfig(face_size=size))
+    for reason in failures.values():
+        say(f"left out: {reason}")
+    return [record for record in records if record.key not in failures], folder
+
+
+def _held(records: list[Record], stores: StoreSet, say: Callable[[str], None]) -> list[Record]:
     held = [record for record in records if stores.holds(record.key)]
     if len(held) < len(records):
-        say(f"left out: {len(records) - len(held)} records that their store lacks; prepare again")
-    if not held:
-        raise ValueError(f"the stores beside {', '.join(options.annotation_path)} hold none of it")
-    return held, stores
+        say(f"left out: {len(records) - len(held)} records that no store holds; prepare again")
+    if records and not held:
+        raise ValueError("none of the records is in a store: prepare the corpus again")
+    return held
 
 
 def _build_checkpoint(options: Options, records: list[Record], stored: ClipConfig) -> Checkpoint:
@@ -320,7 +337,8 @@ def _save(experiment: Experiment, state: Fit, scores: dict[str, Any]) -> None:
 
 
 def _write_best(experiment: Experiment, model: EmotionModel, info: dict[str, Any]) -> None:
-    corpora = sorted({record.dataset for record in experiment.records if record.dataset})
+    everything = [*experiment.records, *experiment.lenders]
+    corpora = sorted({record.dataset for record in everything if record.dataset})
     speakers = {r.speaker for r in experiment.records if r.subset == "training" and r.speaker}
     info = {**info, "corpora": corpora, "training_speakers": sorted(speakers)}
     checkpoint = replace(experiment.checkpoint, model=model, info=info)

@@ -72,8 +72,8 @@ class DataOptions:
     video_norm_value: int | None = option(
         None, "divide pictures by this (255 or 1) in place of ImageNet's mean and deviation"
     )
-    complete_pairs: bool = option(
-        False, "lend records without face or sound that of another record of the same label"
+    pair_with: list[str] = option(
+        [], "annotation files that lend a face or sound to records of their label that lack it"
     )
     balance: float = option(
         0.0, "draw rare classes more often in training: 0 as they come, 1 all equally often"
@@ -314,7 +314,7 @@ def _check_training(options: Options) -> None:
     for name in sorted(options.given & {f.name for f in fields(ModelOptions)} - accepted):
         raise ValueError(f"--{name} has no effect: model {model} does not take it")
     if len(model_inputs(model)) == 1:
-        for name in sorted(options.given & {"mask", "complete_pairs"}):
+        for name in sorted(options.given & {"mask", "pair_with"}):
             raise ValueError(f"--{name} has no effect: model {model} takes one modality")
     if options.train.freeze_pretrained and not options.train.pretrain_path:
         raise ValueError("--freeze_pretrained has no effect without --pretrain_path")

@@ -19,7 +19,7 @@ from torch.optim.lr_scheduler import (
     OneCycleLR,
     ReduceLROnPlateau,
 )
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
@@ -86,8 +86,7 @@ def build_fit(
     scheduler = _build_scheduler(optimizer, options, steps_per_epoch)
     average = None
     if options.ema:
-        update = get_ema_multi_avg_fn(options.ema)
-        average = AveragedModel(model, multi_avg_fn=update, use_buffers=True)
+        average = AveragedModel(model, avg_fn=_averaging(options.ema), use_buffers=True)
     fit = Fit(
         model=model,
         criterion=criterion,
@@ -104,6 +103,19 @@ def build_fit(
         if not isinstance(scheduler, ReduceLROnPlateau):
             scheduler.step()
     return fit
+
+
+def _averaging(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
+    """Exponential average with a short memory at first, so that it forgets the fresh weights."""
+
+    def update(average: Tensor, current: Tensor, steps: Tensor | int) -> Tensor:
+        if not average.is_floating_point():  # counters of batch normalisation
+            return current
+        done = int(steps)
+        share = min(decay, (1 + done) / (10 + done))
+        return torch.lerp(current, average, share)
+
+    return update
 
 
 def _build_optimizer(

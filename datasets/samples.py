@@ -58,14 +58,14 @@ class SampleOptions:
     Args:
         train: one randomly placed window a record, with `augment`; else all windows of each.
         augment: changes in training, None for none.
-        complete_pairs: where a record lacks a modality that the model takes, lend it that of
-            another record of the same label and subset, drawn anew for each sample in training.
+        lenders: where a record lacks a modality that the model takes, one of these of the same
+            label and subset lends its own, drawn anew for each sample in training.
         seed: of every draw, with the epoch and the record.
     """
 
     train: bool = False
     augment: AugmentOptions | None = None
-    complete_pairs: bool = False
+    lenders: Sequence[Record] = ()
     seed: int = 1
 
 
@@ -102,7 +102,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
         self._stores, self.config, self.class_names = stores, config, class_names
         self._modalities, self._options = modalities, options
         self.epoch = 0
-        self._partners = self._group_partners() if options.complete_pairs else {}
+        self._lenders = self._group_lenders()
         self._items = self._list_items()
 
     def set_epoch(self, epoch: int) -> None:
@@ -123,7 +123,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
         epoch = self.epoch if self._options.train else 0
         rng = np.random.default_rng((self._options.seed, epoch, item))
         clip = self._cut(record, window, rng)
-        for modality in self._modalities if self._options.complete_pairs else ():
+        for modality in self._modalities if self._lenders else ():
             if not self._stores.has(record.key, modality):
                 clip = self._lend(clip, record, modality, rng)
         inputs = self._to_inputs(clip, rng)
@@ -179,32 +179,33 @@ class ClipDataset(Dataset[dict[str, Any]]):
             return Window(start, start + length)
         return Window(start, end, partial=True)
 
-    def _group_partners(self) -> dict[tuple[str, str, str], list[Record]]:
-        """Records that can lend a modality, by (modality, subset, label)."""
-        groups: dict[tuple[str, str, str], list[Record]] = defaultdict(list)
-        for record in self.records:
+    def _group_lenders(self) -> dict[tuple[str, str, int | None], list[Record]]:
+        """Records that can lend a modality, by (modality, subset, class)."""
+        groups: dict[tuple[str, str, int | None], list[Record]] = defaultdict(list)
+        for record in self._options.lenders:
             for modality in self._modalities:
                 if self._stores.has(record.key, modality):
-                    groups[modality, record.subset, self._class_of(record)].append(record)
+                    label = place(record.label, self.class_names)
+                    groups[modality, record.subset, label].append(record)
         return groups
-
-    def _class_of(self, record: Record) -> str:
-        return self.class_names[place(record.label, self.class_names) or 0]
 
     def _lend(self, clip: Clip, record: Record, modality: str, rng: np.random.Generator) -> Clip:
         """The clip with the modality of a record of the same label; unchanged where there is none.
 
         A still lends its picture to the whole window.
         """
-        partners = self._partners.get((modality, record.subset, self._class_of(record)))
-        if not partners:
+        label = place(record.label, self.class_names)
+        lenders = self._lenders.get((modality, record.subset, label))
+        if not lenders:
             return clip
-        other = self._cut(partner := partners[rng.integers(len(partners))], None, rng)
+        lender = lenders[rng.integers(len(lenders))]
+        other = self._cut(lender, None, rng)
         if modality == "speech":
             return replace(clip, waveform=other.waveform, has_speech=other.has_speech)
         faces, mask = other.faces, other.face_mask
-        if self._stores.of(partner.key).count(partner.key, "faces") == 1:
-            faces, mask = np.repeat(faces[:1], len(faces), axis=0), np.ones_like(mask)
+        if self._stores.of(lender.key).count(lender.key, "faces") == 1:
+            faces = np.repeat(faces[mask.argmax()][None], len(faces), axis=0)
+            mask = np.ones_like(mask)
         return replace(clip, faces=faces, face_mask=mask, face_id=other.face_id)
 
 

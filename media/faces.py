@@ -26,7 +26,7 @@ from media.people import LINK_IOU, Face, People, has_face, iou
 from media.video import Picture, Square
 
 SAME_BOX_IOU = 0.6  # key pictures whose boxes overlap less are not interpolated but bisected
-RETRY_KEYS = 8  # misses after which small faces are looked for at every 8th key picture only
+RETRY_KEYS = 8  # misses in a row after which small faces are looked for at every 8th only
 BATCH_KEYS = 8  # key pictures given to the detector at once
 BATCH_BYTES = 96 * 2**20  # of pictures that wait for their faces
 BATCH_SECONDS = 10.0  # that pictures wait at most
@@ -273,16 +273,24 @@ class FaceTracker:
     def _follow_keys(
         self, pictures: list[Picture], faces: list[Face | None], keys: list[int]
     ) -> None:
-        found = self._look([pictures[key] for key in keys], self._may_retry)
+        found = self._look([pictures[key] for key in keys], self._retry_rule())
         for key, boxes in zip(keys, found, strict=True):
             faces[key] = self._people.follow(pictures[key].time, boxes)
             if has_face(boxes):
                 self._misses = 0
 
-    def _may_retry(self) -> bool:
-        """Asked at each key picture without a face: after some, only every 8th is retried."""
-        self._misses += 1
-        return self._misses <= RETRY_KEYS or self._misses % RETRY_KEYS == 0
+    def _retry_rule(self) -> Callable[[], bool]:
+        """Asked at each key picture without a face: is a small one looked for?
+
+        Always, unless there was none for long; then only at every 8th.
+        """
+        eager = self._misses < RETRY_KEYS
+
+        def may_retry() -> bool:
+            self._misses += 1
+            return eager or self._misses % RETRY_KEYS == 0
+
+        return may_retry
 
     def _look(
         self, pictures: list[Picture], may_retry: Callable[[], bool] = lambda: True

@@ -67,8 +67,8 @@ def talking_pictures(face_picture: np.ndarray) -> list[np.ndarray]:
 
 @pytest.fixture(scope="session")
 def beep() -> np.ndarray:
-    """(38400,) float32: 2.4 s of faint noise with 0.1 s of 1 kHz at `EVENT`."""
-    sound = np.random.default_rng(0).normal(0, 0.001, round(2.4 * RATE)).astype(np.float32)
+    """(38400,) float32: 2.4 s of faint noise (-70 dBFS) with 0.1 s of 1 kHz at `EVENT`."""
+    sound = np.random.default_rng(0).normal(0, 0.0003, round(2.4 * RATE)).astype(np.float32)
     start, length = round(EVENT * RATE), round(0.1 * RATE)
     sound[start : start + length] += 0.8 * np.sin(2 * np.pi * 1000 * np.arange(length) / RATE)
     return sound

@@ -269,7 +269,8 @@ def test_pairs_are_completed_within_label_and_subset(tmp_path: Path) -> None:
             records.append(record)
     write_annotations(records, tmp_path / "manifest.csv")
     alone = _dataset(tmp_path / "manifest.csv", train=True)
-    paired = _dataset(tmp_path / "manifest.csv", train=True, complete_pairs=True)
+    lenders = read_annotations(tmp_path / "manifest.csv")
+    paired = _dataset(tmp_path / "manifest.csv", train=True, lenders=lenders)
     assert not alone[0]["inputs"]["speech_mask"]
     for i in range(4):
         inputs = paired[i]["inputs"]
