@@ -108,7 +108,7 @@ def read_recording(
 def stream_clips(
     path: Path,
     config: ClipConfig,
-    detector: Detector,
+    detector: Detector | None,
     hop_seconds: float,
     progress: Callable[[float], None] | None = None,
 ) -> Iterator[Clip]:
@@ -127,7 +127,7 @@ def stream_clips(
 def _slide(
     path: Path,
     config: ClipConfig,
-    detector: Detector,
+    detector: Detector | None,
     hop_seconds: float,
     progress: Callable[[float], None] | None,
 ) -> Iterator[Clip]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import librosa
@@ -61,7 +62,7 @@ def test_windows_cover_a_recording_without_gap(duration: float, window: float, h
     windows = tile_windows(duration, window, hop)
     assert windows[0].start == 0.0
     assert windows[-1].end == pytest.approx(duration, abs=1e-6)
-    for before, after in zip(windows, windows[1:], strict=False):
+    for before, after in pairwise(windows):
         assert after.start == pytest.approx(before.start + hop)
         assert after.start <= before.end + 1e-9
         assert before.end < after.end
@@ -164,7 +165,7 @@ def test_a_tail_is_padded_and_holds_nothing_from_elsewhere() -> None:
     clip = make_recording(2.5).cut(Window(2.0, 2.5, partial=True), CONFIG)
     context = CONFIG.speech_context
     assert len(clip.waveform) == RATE + 2 * context
-    assert clip.waveform[context : context + RATE // 2].all() or clip.waveform.any()
+    assert np.count_nonzero(clip.waveform[: context + RATE // 2]) > 0.99 * RATE // 2
     assert not clip.waveform[context + RATE // 2 :].any()
     assert clip.face_mask.sum() == 12
 
@@ -213,6 +214,9 @@ def test_faces_are_scaled_and_ordered_as_configured() -> None:
     config = replace(CONFIG, colour="bgr", face_mean=(0.0,) * 3, face_std=(1.0,) * 3)
     bgr = preprocess(recording.cut(Window(0.0, 1.0), config), config)["face"][0, :, 0, 0]
     assert torch.allclose(bgr, torch.tensor([0, 127 / 255, 1]))
+    config = replace(config, colour="grey")
+    grey = preprocess(recording.cut(Window(0.0, 1.0), config), config)["face"][0, :, 0, 0]
+    assert torch.allclose(grey, torch.full((3,), 0.299 + 0.587 * 127 / 255), atol=3e-3)
 
 
 def test_the_log_mel_equals_librosas() -> None:

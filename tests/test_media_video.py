@@ -25,6 +25,10 @@ from tests.conftest import WriteMedia
 COLOURS = np.array(
     [[200, 40, 40], [40, 180, 60], [50, 60, 210], [230, 230, 230], [20, 20, 20], [200, 180, 30]]
 )
+PIXEL_FORMATS = [
+    *("yuv420p", "yuvj420p", "yuv422p", "yuv444p", "nv12", "yuv410p"),
+    *("yuv420p10le", "yuv444p12le", "rgb24", "bgra", "gbrp", "rgb565le"),
+]
 BT709, BT601 = 1, 5
 LIMITED, FULL = 1, 2
 
@@ -73,11 +77,7 @@ def test_large_pictures_of_unknown_colour_space_are_bt709_and_small_ones_bt601(
             assert (error <= 3) == fits
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["yuv420p", "yuvj420p", "yuv422p", "yuv444p", "nv12", "yuv420p10le", "yuv410p", "yuv444p12le"]
-    + ["rgb24", "bgra", "gbrp", "rgb565le"],
-)
+@pytest.mark.parametrize("name", PIXEL_FORMATS)
 def test_every_pixel_format_gives_the_same_colours(chart: np.ndarray, name: str) -> None:
     source = av.VideoFrame.from_ndarray(chart, format="rgb24")
     frame = source if name == "rgb24" else source.reformat(format=name)
