@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,7 @@ class Checkpoint:
         class_names: of its logits, in order.
         clip_config: of its inputs.
         task: `classification`.
-        info: training data, licence, scores, code version: for people.
+        info: corpora, licence and speakers that it was trained on, scores: for people.
         source: file it was read from, and its SHA-256.
     """
 
@@ -302,7 +302,20 @@ def combine_checkpoints(face: Checkpoint, speech: Checkpoint, late_method: str) 
     for name, part in (("face", face), ("speech", speech)):
         model.get_submodule(f"members.{name}").load_state_dict(part.model.state_dict())
     config = merge_clip_configs(face.clip_config, speech.clip_config)
-    return Checkpoint(model.eval(), face.class_names, config)
+    info = merge_provenance([face.info, speech.info])
+    return Checkpoint(model.eval(), face.class_names, config, info=info)
+
+
+PROVENANCE = ("corpora", "licence", "training_speakers")
+
+
+def merge_provenance(infos: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """What several parts were trained on, together."""
+    found = list(infos)
+    return {
+        name: sorted({value for info in found for value in info.get(name, ())})
+        for name in PROVENANCE
+    }
 
 
 def reorder_classes(checkpoint: Checkpoint, class_names: tuple[str, ...]) -> Checkpoint:

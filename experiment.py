@@ -16,8 +16,10 @@ from checkpoint import (
     combine_checkpoints,
     load_checkpoint,
     load_pretrained,
+    merge_provenance,
     save_checkpoint,
 )
+from datasets import fer2013, ravdess
 from datasets.annotations import Record, read_annotations
 from datasets.augment import AugmentOptions
 from datasets.labels import resolve_classes
@@ -36,6 +38,7 @@ from training import Fit, build_fit, fit, load_state
 from validation import evaluate, predict, write_predictions
 
 _SUBSETS = {"val": "validation", "test": "testing"}
+_LICENCES = {"ravdess": ravdess.LICENCE, "fer2013": fer2013.LICENCE}
 _DEFAULT_BATCH = 32
 
 
@@ -337,12 +340,22 @@ def _save(experiment: Experiment, state: Fit, scores: dict[str, Any]) -> None:
 
 
 def _write_best(experiment: Experiment, model: EmotionModel, info: dict[str, Any]) -> None:
-    everything = [*experiment.records, *experiment.lenders]
-    corpora = sorted({record.dataset for record in everything if record.dataset})
-    speakers = {r.speaker for r in experiment.records if r.subset == "training" and r.speaker}
-    info = {**info, "corpora": corpora, "training_speakers": sorted(speakers)}
+    info = {**_provenance(experiment), **info}
     checkpoint = replace(experiment.checkpoint, model=model, info=info)
     save_checkpoint(checkpoint, experiment.folder / "model_best.safetensors")
+
+
+def _provenance(experiment: Experiment) -> dict[str, Any]:
+    """What the weights saw: the records of training, and all that pretrained parts saw."""
+    used = [r for r in [*experiment.records, *experiment.lenders] if r.subset == "training"]
+    corpora = {record.dataset or "own" for record in used}
+    own = {
+        "corpora": corpora,
+        "licence": [f"{name}: {_LICENCES.get(name, 'not stated')}" for name in corpora],
+        "training_speakers": {record.speaker for record in used if record.speaker},
+    }
+    started_from = [load_checkpoint(Path(p)).info for p in experiment.options.train.pretrain_path]
+    return merge_provenance([own, experiment.checkpoint.info, *started_from])
 
 
 def _report(experiment: Experiment) -> None:

@@ -11,11 +11,11 @@ from pathlib import Path
 from tqdm import tqdm
 
 from checkpoint import Checkpoint
-from experiment import run_experiment
 from inference import TrainingAlignedInference
 from media.errors import MediaError
-from opts import DEFAULT_CHECKPOINT, INFER, InferenceOptions, Options, parse_options
-from reports.plots import plot_timeline, write_figure
+from models.multimodalcnn import FUSIONS
+from opts import INFER, SHIPPED, InferenceOptions, Options, parse_options
+from reports.plots import check_figure_format, plot_timeline, write_figure
 from timeline import Timeline, summarise, write_csv, write_json
 
 MEDIA_SUFFIXES = frozenset(
@@ -48,6 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = parse_options(arguments)
         if options.mode == INFER:
             return infer_files(options)
+        from experiment import run_experiment  # what only training needs takes seconds to import
+
         print(f"run folder: {run_experiment(options, print)}")
     except (ValueError, MediaError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -88,6 +90,8 @@ def infer_files(options: Options) -> int:
     paths = list_media(settings.media_path)
     if settings.save_plot and len(paths) > 1:
         raise ValueError(f"--save_plot is for one recording; {len(paths)} go to --output")
+    if settings.save_plot:
+        check_figure_format(Path(settings.save_plot))
     engine = _build_engine(options)
     names = _output_names(paths)
     failed = 0
@@ -130,9 +134,11 @@ def _build_engine(options: Options) -> TrainingAlignedInference:
 
 def _shipped(fusion: str) -> Path:
     """The shipped checkpoint of that fusion."""
-    path = DEFAULT_CHECKPOINT.with_name(f"fusion_{fusion}.safetensors")
+    path = SHIPPED / f"{fusion}.safetensors"
     if not path.exists():
-        shipped = sorted(p.stem[7:] for p in path.parent.glob("fusion_*.safetensors"))
+        shipped = [
+            name for name in (*FUSIONS, "late") if (SHIPPED / f"{name}.safetensors").exists()
+        ]
         raise ValueError(
             f"no checkpoint of fusion {fusion!r} is shipped (there are: {', '.join(shipped)}); "
             "train one and give it as --model_path"

@@ -23,7 +23,8 @@ from models.multimodalcnn import FUSIONS, SPEECH_BRANCHES
 from reports.timeline_figure import TimelineStyle
 
 TRAIN, EVALUATE, INFER = "train", "evaluate", "infer"
-DEFAULT_CHECKPOINT = Path(__file__).parent / "results" / "pretrained" / "default.safetensors"
+SHIPPED = Path(__file__).parent / "results" / "pretrained"
+DEFAULT_CHECKPOINT = SHIPPED / "late.safetensors"
 DEFAULT_RUNS = "results"
 DEFAULT_OUTPUT = "results/inference"
 

@@ -383,10 +383,9 @@ def split_time(bench: Bench, clips: Clips) -> list[Figure]:
         start = time.perf_counter()
         engine.run(clips.short)
         total = time.perf_counter() - start
-    parts = [Figure(f"  {part}", seconds, "s") for part, seconds in spent.items()]
     return [
         Figure("ours, in a warm process", total, "s"),
-        *parts,
+        *(Figure(f"  {part}", seconds, "s") for part, seconds in spent.items()),
         Figure("  other", total - sum(spent.values()), "s"),
         Figure("decode and detect", 100 * (spent["decode"] + spent["detect"]) / total, "%"),
         Figure("decoding alone", _time_decoding(clips.short), "s"),

@@ -18,6 +18,7 @@ from pathlib import Path
 from datasets.annotations import Record
 from datasets.labels import canonical
 
+LICENCE = "research use"
 _SUBSETS = {"PrivateTest": "testing", "PublicTest": "validation", "Training": "training"}
 _REJECTED = ("unknown", "not_a_face")
 

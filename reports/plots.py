@@ -109,12 +109,16 @@ def write_figure(figure: Figure, path: Path) -> None:
     Raises:
         ValueError: the suffix is none of .png, .pdf and .svg.
     """
-    suffix = path.suffix.lower()
-    if suffix not in FIGURE_METADATA:
+    check_figure_format(path)
+    with paper_style(), replacing(path) as temporary:
+        figure.savefig(temporary, dpi=200, metadata=FIGURE_METADATA[path.suffix.lower()])
+
+
+def check_figure_format(path: Path) -> None:
+    """Raise ValueError where the suffix is none of .png, .pdf and .svg."""
+    if path.suffix.lower() not in FIGURE_METADATA:
         known = ", ".join(FIGURE_METADATA)
         raise ValueError(f"{path}: unknown figure format '{path.suffix}'; choose from {known}")
-    with paper_style(), replacing(path) as temporary:
-        figure.savefig(temporary, dpi=200, metadata=FIGURE_METADATA[suffix])
 
 
 def _draw_series(

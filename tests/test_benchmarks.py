@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from facenet_pytorch import MTCNN
 
 from benchmarks import inference_speed, reference
 from benchmarks.inference_speed import Bench, Clips, Figure, ProcessRun
@@ -18,6 +19,7 @@ from checkpoint import combine_checkpoints, save_checkpoint
 from datasets.demo_clip import make_demo_clip
 from inference import TrainingAlignedInference
 from media.clip import Clip, ClipConfig, Colour, Window, preprocess, tile_windows
+from media.faces import build_detector
 from media.recording import probe, read_recording
 from tests.builders import LABELS, make_checkpoint
 from timeline import Timeline, write_csv
@@ -80,6 +82,27 @@ def test_the_reference_hears_what_we_hear(clip: Path) -> None:
         torch.testing.assert_close(theirs["speech"][0], ours["speech"], atol=5e-3, rtol=0)
         heard += int(ours["speech_mask"])
     assert heard
+
+
+def test_the_reference_crops_the_face_we_crop(clip: Path) -> None:
+    recording = read_recording(clip, CONFIG, build_detector("mtcnn"))
+    calm = Window(0.0, 0.8)  # then the camera tilts, and boxes between key pictures lag a little
+    ours = recording.cut(calm, CONFIG).faces
+    used = reference.used_pictures(calm, 60, 25.0, CONFIG.pictures)
+    pictures = next(reference.read_pictures(clip, [used]))
+    theirs = [reference.crop_face(picture, MTCNN(), CONFIG) for picture in pictures]
+    assert len(theirs) == CONFIG.pictures
+    for face, own in zip(theirs, ours, strict=True):
+        assert face is not None
+        assert face.shape == own.shape
+        difference = np.abs(face.astype(float) - own).mean()  # boxes jitter by a few pixels
+        assert difference < 20
+        assert np.abs(face[..., ::-1].astype(float) - own).mean() > 2 * difference
+
+
+def test_no_face_is_cropped_where_there_is_none() -> None:
+    grey = np.full((240, 320, 3), 90, dtype=np.uint8)
+    assert reference.crop_face(grey, MTCNN(), CONFIG) is None
 
 
 @pytest.mark.parametrize("colour", ["rgb", "bgr", "grey"])
