@@ -13,7 +13,7 @@ import pytest
 import torch
 from facenet_pytorch import MTCNN
 
-from benchmarks import inference_speed, reference
+from benchmarks import clips, inference_speed, reference
 from benchmarks.inference_speed import Bench, Clips, Figure, ProcessRun
 from checkpoint import combine_checkpoints, save_checkpoint
 from datasets.demo_clip import make_demo_clip
@@ -139,8 +139,8 @@ def test_a_reference_without_pictures_is_one_line_and_status_2(
 
 def test_clips_are_looped_to_their_length(clip: Path, tmp_path: Path) -> None:
     short, long = tmp_path / "short.mp4", tmp_path / "long.mp4"
-    inference_speed.make_clip([clip], 3.0, short)
-    inference_speed.loop_packets(short, 6.0, long)
+    clips.make_clip([clip], 3.0, short)
+    clips.loop_packets(short, 6.0, long)
     info = probe(short)
     assert (info.width, info.height, info.has_audio) == (1280, 720, True)
     for path, seconds in ((short, 3.0), (long, 6.0)):
@@ -221,9 +221,9 @@ def test_a_missed_target_is_status_1(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    clips = Clips("synthetic", tmp_path, tmp_path, tmp_path)
+    made = Clips("synthetic", tmp_path, tmp_path, tmp_path)
     figures = [Figure("speed-up", speed_up, "x", at_least=5.0)]
-    monkeypatch.setattr(inference_speed, "prepare_clips", lambda bench: clips)
+    monkeypatch.setattr(inference_speed, "prepare_clips", lambda bench: made)
     monkeypatch.setattr(inference_speed, "measure", lambda bench, clips: figures)
     arguments = ["--model_path", str(model_path), "--output", str(tmp_path)]
     assert inference_speed.main(arguments) == status
