@@ -170,6 +170,9 @@ _GROUPS_OF = {
 }
 _INFER_TOO = ("window_seconds", "fusion", "num_heads")  # see `Options.infer_extras`
 _FIT_ONLY = {f.name for f in fields(TrainOptions)} - {"resume_path", "no_train", "test_subset"}
+# What has no effect where trained parts are combined: they bring their clips and are not trained.
+_OF_PARTS = {"sample_duration", "picture_choice", "window_seconds", "colour", "video_norm_value"}
+_OF_PARTS |= {"augment", "balance"} | _FIT_ONLY - {"result_path", "run_name", "manual_seed"}
 
 
 @dataclass
@@ -314,6 +317,9 @@ def _check_training(options: Options) -> None:
     accepted |= {f"{name}_path" for name in ("face", "speech") if name in accepted}
     for name in sorted(options.given & {f.name for f in fields(ModelOptions)} - accepted):
         raise ValueError(f"--{name} has no effect: model {model} does not take it")
+    if set(model_inputs(model)) <= accepted:
+        for name in sorted(options.given & _OF_PARTS):
+            raise ValueError(f"--{name} has no effect: {model} combines parts that are trained")
     if len(model_inputs(model)) == 1:
         for name in sorted(options.given & {"mask", "pair_with"}):
             raise ValueError(f"--{name} has no effect: model {model} takes one modality")

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 RAVDESS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
+SIX = ("neutral", "happy", "sad", "angry", "fearful", "disgust")
 SEVEN = ("neutral", "happy", "sad", "angry", "fearful", "disgust", "surprised")
 FERPLUS = ("neutral", "happy", "surprised", "sad", "angry", "disgust", "fearful", "contempt")
 AFFECTNET7 = ("neutral", "happy", "sad", "surprised", "fearful", "disgust", "angry")
 
-CLASS_SETS = {"ravdess8": RAVDESS, "seven": SEVEN}
+CLASS_SETS = {"ravdess8": RAVDESS, "seven": SEVEN, "six": SIX}
 _ORDER = (*RAVDESS, "contempt")
 _MERGED = {
     "calm": "neutral"

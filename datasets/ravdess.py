@@ -3,7 +3,8 @@
 Source: Livingstone and Russo, The Ryerson Audio-Visual Database of Emotional Speech and Song, PLoS
 ONE 2018 (CC BY-NC-SA 4.0). A file name is seven numbers: modality (01 audio-video, 02 video, 03
 audio), channel (01 speech, 02 song), emotion, intensity, statement, repetition, actor; odd actors
-are male. `01-` and `02-` files of the same remaining numbers are one performance recorded once.
+are male. `01-` and `02-` files of the same remaining numbers are one performance recorded once, so
+is an `03-` file; the column `performance` holds those numbers.
 """
 
 from __future__ import annotations
@@ -54,6 +55,7 @@ def _record(files: dict[str, Path], numbers: tuple[str, ...]) -> Record:
         speaker=f"ravdess-{actor}",
         dataset="ravdess",
         extra={
+            "performance": "-".join(numbers),
             "channel": "speech" if channel == "01" else "song",
             "intensity": "normal" if intensity == "01" else "strong",
             "statement": str(int(statement)),

@@ -1,4 +1,8 @@
-"""Splits that keep a speaker on one side."""
+"""Splits that keep a speaker on one side: by ids, by ratio, in folds, one left out, as published.
+
+Each gives the records with their `subset` set. What is drawn is drawn by seed, and alike on all
+sides in corpora, genders and emotions.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,9 @@ import random
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from datasets.annotations import SUBSETS, Record
 
@@ -38,20 +44,178 @@ def split_by_ratio(
 ) -> list[Record]:
     """Give whole speakers, drawn by seed, to each side; every side with a share gets one.
 
+    The sides get their shares of corpora, genders and emotions as nearly as whole speakers allow.
+    A record without a speaker goes where the others of its file go.
+
     Raises:
         ValueError: shares that do not leave room for training, or too few speakers.
     """
     shares = {"validation": validation, "testing": testing}
     if min(shares.values()) < 0 or sum(shares.values()) >= 1:
         raise ValueError("the shares of validation and testing must be 0 or more and sum below 1")
-    speakers = sorted({record.speaker for record in records})
-    random.Random(seed).shuffle(speakers)
-    counts = {name: max(1, round(s * len(speakers))) if s else 0 for name, s in shares.items()}
-    if sum(counts.values()) >= len(speakers):
-        raise ValueError(f"{len(speakers)} speakers are too few to split; name subsets in the file")
-    held = speakers[: counts["validation"]]
-    tested = speakers[counts["validation"] : sum(counts.values())]
-    return split_by_ids(records, held, tested)
+    people = len(_group_records(records))
+    counts = {name: max(1, round(s * people)) if s else 0 for name, s in shares.items()}
+    if sum(counts.values()) >= people:
+        raise ValueError(f"{people} speakers are too few to split; name subsets in the file")
+    counts["training"] = people - sum(counts.values())
+    side_of = _deal_speakers(records, list(counts.values()), seed)
+    return [replace(r, subset=list(counts)[side_of[_person(r)]]) for r in records]
+
+
+def k_folds(records: Sequence[Record], n: int, seed: int = 1) -> list[list[Record]]:
+    """All records, `n` times over: the i-th time fold i tests, the next validates, the rest trains.
+
+    Folds are of whole speakers, drawn by seed, and alike in corpora, genders and emotions.
+
+    Raises:
+        ValueError: fewer than three folds, or more folds than speakers.
+    """
+    people = len(_group_records(records))
+    if not 3 <= n <= people:
+        raise ValueError(f"{n} folds of {people} speakers: give 3 to {people}")
+    sizes = [(people + fold) // n for fold in range(n)]
+    return _rotate(records, _deal_speakers(records, sizes, seed), n)
+
+
+def leave_one_out(
+    records: Sequence[Record], speaker: int | str, validation: float = 0.1, seed: int = 1
+) -> list[Record]:
+    """One speaker tests; of the others the share `validation`, stratified, validates.
+
+    Raises:
+        ValueError: no such speaker, or no other to train on.
+    """
+    tested = _speakers_of([speaker], {record.speaker for record in records})
+    others = [record for record in records if record.speaker not in tested]
+    sides = iter(split_by_ratio(others, validation, 0.0, seed))
+    return [replace(r, subset="testing") if r.speaker in tested else next(sides) for r in records]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """A split that scores are compared on.
+
+    Args:
+        corpus: whose speakers it names.
+        source: who published it; empty for a plain convention.
+        validation, testing: actors; empty where there are folds.
+        folds: of actors in order, each testing in turn while the next validates.
+    """
+
+    corpus: str
+    source: str
+    validation: tuple[int, ...] = ()
+    testing: tuple[int, ...] = ()
+    folds: int = 0
+
+
+PROTOCOLS = {
+    "ravdess_icpr22": Protocol(
+        "ravdess",
+        "Chumachenko, Iosifidis and Gabbouj, Self-attention fusion for audiovisual emotion "
+        "recognition with incomplete data, ICPR 2022",
+        validation=(11, 13, 18, 22),
+        testing=(5, 10, 16, 19),
+    ),
+    "ravdess_6fold": Protocol(
+        "ravdess",
+        "six folds of actors after Su et al., MSAF: Multimodal split attention fusion, "
+        "arXiv:2012.07175; actors in order is this project's reading",
+        folds=6,
+    ),
+    "cremad_5fold": Protocol(
+        "cremad", "five folds, a convention of the field; actors in order", folds=5
+    ),
+}
+
+
+def split_by_protocol(records: Sequence[Record], name: str, fold: int = 0) -> list[Record]:
+    """Split as published; speakers that a protocol names and the records lack are passed over.
+
+    Raises:
+        ValueError: an unknown protocol, records of another corpus, or a fold that is not there.
+    """
+    if name not in PROTOCOLS:
+        raise ValueError(f"unknown split {name!r}; choose from {', '.join(PROTOCOLS)}")
+    protocol = PROTOCOLS[name]
+    strangers = sorted({r.dataset for r in records if r.dataset != protocol.corpus})
+    if strangers:
+        raise ValueError(f"split {name} is of {protocol.corpus}; there are records of {strangers}")
+    if not protocol.folds:
+        present = {_number(record.speaker) for record in records}
+        held, tested = (
+            [actor for actor in actors if actor in present]
+            for actors in (protocol.validation, protocol.testing)
+        )
+        return split_by_ids(records, held, tested)
+    check_fold(fold, protocol.folds)
+    speakers = sorted({record.speaker for record in records}, key=lambda s: (_number(s) or 0, s))
+    if len(speakers) < protocol.folds:
+        raise ValueError(f"split {name} has {protocol.folds} folds of {len(speakers)} speakers")
+    fold_of = {s: i * protocol.folds // len(speakers) for i, s in enumerate(speakers)}
+    return _rotate(records, fold_of, protocol.folds)[fold]
+
+
+def check_fold(fold: int, folds: int) -> None:
+    """Raise ValueError where folds, counted from 0, do not reach that far."""
+    if not 0 <= fold < folds:
+        raise ValueError(f"fold {fold} of {folds}: folds are counted from 0 to {folds - 1}")
+
+
+def _rotate(records: Sequence[Record], fold_of: dict[str, int], n: int) -> list[list[Record]]:
+    subset_of = {0: "testing", 1: "validation"}  # by how many folds after the one that tests
+    return [
+        [
+            replace(record, subset=subset_of.get((fold_of[_person(record)] - fold) % n, "training"))
+            for record in records
+        ]
+        for fold in range(n)
+    ]
+
+
+def _person(record: Record) -> str:
+    return record.speaker or record.key
+
+
+def _group_records(records: Sequence[Record]) -> dict[str, list[Record]]:
+    groups: dict[str, list[Record]] = defaultdict(list)
+    for record in records:
+        groups[_person(record)].append(record)
+    return groups
+
+
+def _deal_speakers(records: Sequence[Record], sizes: Sequence[int], seed: int) -> dict[str, int]:
+    """Speakers to sides of so many speakers, each in turn to where its kind is most lacking."""
+    counts = _count_traits(records)
+    shares = np.array(sizes) / sum(sizes)
+    total = np.sum(list(counts.values()), axis=0)
+    lacking = shares[:, None] * total  # (sides, traits)
+    room = np.array(sizes)
+    order = sorted(counts)
+    random.Random(seed).shuffle(order)
+    side_of = {}
+    for speaker in sorted(order, key=lambda name: -int(counts[name].sum())):
+        gain = (
+            (2 * lacking - counts[speaker]) @ (counts[speaker] / total) / np.maximum(shares, 1e-9)
+        )
+        side = int(np.argmax(np.where(room > 0, gain, -np.inf)))
+        lacking[side] -= counts[speaker]
+        room[side] -= 1
+        side_of[speaker] = side
+    return side_of
+
+
+def _count_traits(records: Sequence[Record]) -> dict[str, np.ndarray]:
+    """For each speaker, how many records it has of each emotion, gender and corpus."""
+    traits = [
+        (record.label, f"{record.dataset} {record.extra.get('gender', '')}") for record in records
+    ]
+    place = {trait: i for i, trait in enumerate(sorted({t for pair in traits for t in pair}))}
+    counts: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(len(place)))
+    for record, pair in zip(records, traits, strict=True):
+        for trait in pair:
+            counts[_person(record)][place[trait]] += 1
+    return dict(counts)
 
 
 def check_speakers(records: Sequence[Record]) -> None:

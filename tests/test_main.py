@@ -66,6 +66,7 @@ def _error_of(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
             ["--annotation_path", "a.csv", "--optimizer", "adamw", "--momentum", "0.5"],
             "--momentum has no effect unless --optimizer is sgd",
         ),
+        (["--annotation_path", "a.csv", "--model", "late_fusion", "--ema", "0.9"], "--ema has no"),
         (["--only_inference"], "--only_inference needs --media_path"),
         (["--media_path", "x", "--no_plot", "--save_plot", "y.png"], "--save_plot has no effect"),
         (["--no_train"], "--no_train needs --resume_path"),

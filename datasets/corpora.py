@@ -1,0 +1,66 @@
+"""The corpora by name. A new one is a module with `read_records(root)` and an entry here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from datasets import affdex, combined, cremad, fer2013, own_folder, ravdess
+from datasets.annotations import Record, read_annotations
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A corpus and how to read it.
+
+    Args:
+        name: as on the command line.
+        read: folder to records; raises ValueError where the folder does not hold the corpus.
+        licence: terms of its data.
+        source: the publication to cite.
+        cropped_faces: whether its pictures are faces already, so that none need be looked for.
+    """
+
+    name: str
+    read: Callable[[Path], list[Record]]
+    licence: str
+    source: str
+    cropped_faces: bool = False
+
+
+_RAVDESS = "Livingstone and Russo, PLoS ONE 2018"
+_CREMAD = "Cao et al., IEEE Transactions on Affective Computing 2014"
+_FER2013 = "Goodfellow et al., ICONIP 2013; Barsoum et al., ICMI 2016"
+_AFFDEX = "McDuff et al., AFFDEX SDK, CHI EA 2016"
+_with_song = partial(ravdess.read_records, song=True)
+_perceived = partial(cremad.read_records, label="perceived")
+
+CORPORA: dict[str, Corpus] = {
+    corpus.name: corpus
+    for corpus in (
+        Corpus("ravdess", ravdess.read_records, ravdess.LICENCE, _RAVDESS),
+        Corpus("ravdess_song", _with_song, ravdess.LICENCE, _RAVDESS),
+        Corpus("cremad", cremad.read_records, cremad.LICENCE, _CREMAD),
+        Corpus("cremad_perceived", _perceived, cremad.LICENCE, _CREMAD),
+        Corpus("combined", combined.read_records, combined.LICENCE, f"{_RAVDESS}; {_CREMAD}"),
+        Corpus("fer2013", fer2013.read_records, fer2013.LICENCE, _FER2013, cropped_faces=True),
+        Corpus("affdex", affdex.read_records, affdex.LICENCE, _AFFDEX),
+        Corpus("own_folder", own_folder.read_records, own_folder.LICENCE, ""),
+        Corpus("annotation", read_annotations, "as its files", ""),
+    )
+}
+
+
+def read_corpus(name: str, root: Path) -> list[Record]:
+    """Records of a corpus under a folder (or of its table).
+
+    Raises:
+        ValueError: unknown corpus, no such folder, or one that does not hold the corpus.
+    """
+    if name not in CORPORA:
+        raise ValueError(f"unknown corpus {name!r}; choose from {', '.join(CORPORA)}")
+    if not root.exists():
+        raise ValueError(f"{root} does not exist; give the folder of {name}")
+    return CORPORA[name].read(root)

@@ -1,0 +1,307 @@
+"""Readers of the corpora, on small ones made in their published layouts."""
+
+from __future__ import annotations
+
+import tarfile
+import warnings
+from collections import Counter
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from datasets import combined, cremad, fer2013, own_folder, ravdess
+from datasets.annotations import SUBSETS, read_annotations, write_annotations
+from datasets.corpora import CORPORA, read_corpus
+from datasets.labels import SIX
+from datasets.splits import check_speakers
+
+EMOTIONS = ("ANG", "DIS", "FEA", "HAP", "NEU", "SAD")
+SUMMARY = (
+    '"","FileName","VoiceVote","VoiceLevel","FaceVote","FaceLevel",'
+    '"MultiModalVote","MultiModalLevel"\n'
+    '"1","1001_DFA_ANG_XX","N","69.1","A","92.22","D","64.78"\n'
+    '"2","1001_IEO_HAP_LO","H:N","48.25:77.25","H","57","H:N","57.38:50"\n'
+    '"3","1002_DFA_FEA_XX","A:D","37.2:58.6","F","45.5","D:S","44.2:40"\n'
+)
+VOTES = (
+    '"","A","D","F","H","N","S","fileName","numResponses","agreement","emoVote"\n'
+    '"100001",1,0,0,0,9,0,"1001_DFA_ANG_XX",10,0.9,"N"\n'
+    '"200001",8,2,0,0,0,0,"1001_DFA_ANG_XX",10,0.8,"A"\n'
+    '"300001",3,6,0,0,1,0,"1001_DFA_ANG_XX",10,0.6,"D"\n'
+)
+DEMOGRAPHICS = (
+    '"ActorID","Age","Sex","Race","Ethnicity"\n'
+    '1001,51,"Male","Caucasian","Not Hispanic"\n'
+    '1002,21,"Female","Asian","Hispanic"\n'
+)
+
+
+def _touch(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+
+
+def _make_cremad(root: Path, votes: bool = True) -> None:
+    names = ("1001_DFA_ANG_XX", "1001_IEO_HAP_LO", "1002_DFA_FEA_XX")
+    _touch(root, *(f"VideoFlash/{name}.flv" for name in names))
+    _touch(root, *(f"AudioWAV/{name}.wav" for name in names))
+    _touch(root, *(f"AudioMP3/{name}.mp3" for name in names), "AudioMP3/1040_ITH_SAD_X.mp3")
+    (root / "VideoDemographics.csv").write_text(DEMOGRAPHICS)
+    (root / "processedResults").mkdir()
+    (root / "processedResults" / "summaryTable.csv").write_text(SUMMARY)
+    if votes:
+        (root / "processedResults" / "tabulatedVotes.csv").write_text(VOTES)
+
+
+def test_cremad_is_read_in_its_own_layout(tmp_path: Path) -> None:
+    _make_cremad(tmp_path)
+    records = {record.extra["performance"]: record for record in cremad.read_records(tmp_path)}
+    assert len(records) == 4
+    angry = records["1001_DFA_ANG_XX"]
+    assert (Path(angry.video).suffix, Path(angry.audio).suffix) == (".flv", ".wav")
+    assert (angry.label, angry.speaker, angry.soft) == ("angry", "cremad-1001", {})
+    assert angry.extra["scored"] == "intended"
+    assert [angry.extra[n] for n in ("gender", "age", "race")] == ["male", "51", "Caucasian"]
+    assert [angry.extra[f"perceived_{n}"] for n in ("audio", "video", "both")] == [
+        "neutral",
+        "angry",
+        "disgust",
+    ]
+    assert records["1001_IEO_HAP_LO"].extra["perceived_audio"] == "happy:neutral"
+    assert records["1001_IEO_HAP_LO"].extra["intensity"] == "low"
+    only_sound = records["1040_ITH_SAD_X"]
+    assert (only_sound.video, Path(only_sound.audio).suffix) == ("", ".mp3")
+
+
+def test_cremad_votes_are_soft_labels(tmp_path: Path) -> None:
+    _make_cremad(tmp_path)
+    records = {r.extra["performance"]: r for r in cremad.read_records(tmp_path, "perceived")}
+    angry = records["1001_DFA_ANG_XX"]
+    assert (angry.label, angry.extra["intended"]) == ("disgust", "angry")
+    assert angry.soft == pytest.approx({"angry": 0.3, "disgust": 0.6, "neutral": 0.1})
+    assert angry.extra["scored"] == "perceived_both"
+    happy = records["1001_IEO_HAP_LO"]
+    assert happy.label == "happy", "a tie is read as the intended emotion"
+    assert happy.soft == pytest.approx({"happy": 0.5, "neutral": 0.5})
+    assert "1002_DFA_FEA_XX" not in records, "raters were of two other minds"
+
+
+def test_cremad_is_read_from_one_flat_folder_of_wavs(tmp_path: Path) -> None:
+    _touch(tmp_path, "1001_DFA_ANG_XX.wav", "1091_WSI_NEU_XX.WAV", "1001_notes.wav")
+    records = cremad.read_records(tmp_path)
+    assert [record.label for record in records] == ["angry", "neutral"]
+    assert not any(record.video for record in records)
+    with pytest.raises(ValueError, match=r"no summaryTable\.csv"):
+        cremad.read_records(tmp_path, "perceived")
+    (tmp_path / "summaryTable.csv").write_text(SUMMARY)
+    (angry,) = cremad.read_records(tmp_path, "perceived")
+    assert (angry.label, angry.soft) == ("neutral", {"neutral": 1.0}), "judged by the sound"
+    (tmp_path / "summaryTable.csv").write_text("FileName,VoiceVote\n")
+    with pytest.raises(ValueError, match="has no column FaceVote, MultiModalVote"):
+        cremad.read_records(tmp_path)
+
+
+def test_ravdess_is_read_in_every_layout(tmp_path: Path) -> None:
+    _touch(
+        tmp_path,
+        "Actor_01/01-01-03-01-01-01-01.mp4",
+        "Video_Speech_Actor_01/Actor_01/02-01-03-01-01-01-01.mp4",  # its silent twin
+        "Audio_Speech_Actors_01-24/Actor_01/03-01-03-01-01-01-01.wav",
+        "audio_speech_actors_01-24/Actor_01/03-01-03-01-01-01-01.wav",  # Kaggle holds all twice
+        "ACTOR02/02-01-05-02-02-02-02.MP4",
+        "Audio_Speech_Actors_01-24/Actor_03/03-01-08-01-01-01-03.WAV",
+        "Video_Song_Actor_04/Actor_04/01-02-04-01-01-01-04.mp4",
+        "Actor_01/._01-01-03-01-01-01-01.mp4",
+    )
+    records = {r.extra["performance"]: r for r in read_corpus("ravdess", tmp_path)}
+    assert sorted(records) == ["01-03-01-01-01-01", "01-05-02-02-02-02", "01-08-01-01-01-03"]
+    assert Path(records["01-03-01-01-01-01"].video).name.startswith("01-")
+    silent, heard = records["01-05-02-02-02-02"], records["01-08-01-01-01-03"]
+    assert (silent.label, Path(silent.video).suffix, silent.audio) == ("angry", ".MP4", "")
+    assert (heard.label, heard.video, Path(heard.audio).suffix) == ("surprised", "", ".WAV")
+    assert (silent.extra["intensity"], silent.extra["gender"]) == ("strong", "female")
+    songs = [r for r in read_corpus("ravdess_song", tmp_path) if r.extra["channel"] == "song"]
+    assert [record.label for record in songs] == ["sad"]
+
+
+def _make_both(root: Path) -> None:
+    for actor in range(1, 25):
+        names = [f"03-01-{emotion:02d}-01-01-01-{actor:02d}.wav" for emotion in range(1, 9)]
+        _touch(root, *(f"RAVDESS/Actor_{actor:02d}/{name}" for name in names))
+    rows = ["ActorID,Age,Sex,Race,Ethnicity"]
+    for actor in range(1001, 1031):
+        emotions = EMOTIONS if actor % 5 else EMOTIONS[:3]  # some actors lack emotions
+        _touch(root, *(f"CREMA-D/AudioWAV/{actor}_DFA_{name}_XX.wav" for name in emotions))
+        rows.append(f"{actor},30,{'Male' if actor < 1016 else 'Female'},Unknown,Unknown")
+    (root / "CREMA-D" / "VideoDemographics.csv").write_text("\n".join(rows) + "\n")
+
+
+def test_the_combined_corpus_has_six_classes_and_even_sides(tmp_path: Path) -> None:
+    _make_both(tmp_path)
+    records = read_corpus("combined", tmp_path)
+    assert {record.label for record in records} == set(SIX)
+    assert Counter(r.extra["original"] for r in records if r.label == "neutral")["calm"] == 24
+    split = combined.split_stratified(records, 0.2, 0.2, seed=3)
+    check_speakers(split)
+    people = {(r.subset, r.dataset, r.extra["gender"], r.speaker) for r in split}
+    counts = Counter(person[:3] for person in people)
+    assert {counts[s, "ravdess", g] for s in SUBSETS[1:] for g in ("male", "female")} == {2}
+    assert {counts[s, "cremad", g] for s in SUBSETS[1:] for g in ("male", "female")} == {3}
+    for subset in SUBSETS:
+        labels = Counter(r.label for r in split if r.subset == subset and r.dataset == "cremad")
+        assert labels["sad"] / labels.total() == pytest.approx(0.148, abs=0.03)
+    assert split == combined.split_stratified(records, 0.2, 0.2, seed=3)
+    assert split != combined.split_stratified(records, 0.2, 0.2, seed=4)
+
+
+def test_a_split_that_cannot_be_is_refused(tmp_path: Path) -> None:
+    _make_both(tmp_path)
+    records = combined.read_records(tmp_path)
+    with pytest.raises(ValueError, match="sum below 1"):
+        combined.split_stratified(records, 0.5, 0.5)
+    few = [r for r in records if r.speaker in ("ravdess-01", "ravdess-02", "ravdess-04")]
+    with pytest.raises(ValueError, match="speakers of ravdess are too few"):
+        combined.split_stratified(few, 0.2, 0.2)
+
+
+def _pixels(seed: int) -> str:
+    return " ".join(map(str, np.random.default_rng(seed).integers(0, 256, 48 * 48)))
+
+
+def _make_fer_csv(root: Path) -> Path:
+    rows = [(3, 1, "Training"), (2, 9, "Training"), (6, 5, "PublicTest"), (4, 9, "PrivateTest")]
+    lines = [f"{emotion},{_pixels(seed)},{usage}" for emotion, seed, usage in rows]
+    (root / "fer2013.csv").write_text("\n".join(["emotion,pixels,Usage", *lines]) + "\n")
+    return root / "fer2013.csv"
+
+
+def test_fer2013_is_unpacked_from_its_csv_once(tmp_path: Path) -> None:
+    table = _make_fer_csv(tmp_path)
+    folder = fer2013.unpack_csv(table, tmp_path / "pictures")
+    picture = cv2.imread(str(folder / "train/happy/Training_000000.png"), cv2.IMREAD_GRAYSCALE)
+    assert picture is not None
+    assert " ".join(map(str, picture.ravel())) == _pixels(1)
+    table.write_text("")
+    assert fer2013.unpack_csv(table, folder) == folder, "what is there is not unpacked again"
+    records = {Path(r.video).name: r for r in fer2013.read_records(folder)}
+    assert sorted(records) == [
+        "PrivateTest_000003.png",
+        "PublicTest_000002.png",
+        "Training_000000.png",
+    ]
+    assert [records[name].label for name in sorted(records)] == ["sad", "neutral", "happy"]
+    assert records["PublicTest_000002.png"].subset == "validation"
+
+
+def test_fer2013_csv_takes_the_votes_beside_it(tmp_path: Path) -> None:
+    _make_fer_csv(tmp_path)
+    header = "Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt"
+    rows = ["Training,a,4,6,0,0,0,0,0,0,0,0", "Training,b,10,0,0,0,0,0,0,0,0,0"]
+    rows += ["PublicTest,c,0,0,0,0,0,0,0,0,0,10", "PrivateTest,d,0,0,0,9,1,0,0,0,0,0"]
+    (tmp_path / "fer2013new.csv").write_text("\n".join([f"{header},unknown,NF", *rows]))
+    records = {Path(r.video).name: r for r in read_corpus("fer2013", tmp_path)}
+    assert records["Training_000000.png"].soft == {"neutral": 0.4, "happy": 0.6}
+    assert "PublicTest_000002.png" not in records, "not a face"
+    assert records["PrivateTest_000003.png"].soft == {"sad": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("emotion,pixels\n", "expected the columns emotion, pixels, Usage"),
+        ("emotion,pixels,Usage\n", "no rows"),
+        ("emotion,pixels,Usage\n7,0 0,Training\n", "line 2: expected an emotion 0..6"),
+        ("emotion,pixels,Usage\n3,0 0,Training\n", "line 2: 2 pixels, not 48x48"),
+    ],
+)
+def test_a_bad_fer2013_csv_is_named(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "fer2013.csv").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        fer2013.read_records(tmp_path / "fer2013.csv", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_fer2013_duplicates_are_counted(tmp_path: Path) -> None:
+    folder = fer2013.unpack_csv(_make_fer_csv(tmp_path), tmp_path / "pictures")
+    again = folder / "train" / "fear" / "Training_000007.png"
+    again.write_bytes((folder / "train/happy/Training_000000.png").read_bytes())
+    found = fer2013.find_duplicates(folder)
+    assert (found.pictures, found.unique, found.conflicting) == (5, 3, 2)
+    assert found.within == {"training": 1}
+    assert found.across == {("testing", "training"): 1}
+
+
+def test_own_folders_of_classes_warn_of_missing_speakers(tmp_path: Path) -> None:
+    _touch(tmp_path, "Happiness/a.mp4", "sad/b.WAV", "sad/c.png", "sad/notes.txt")
+    with pytest.warns(UserWarning, match="3 of 3 records in .* have no speaker"):
+        records = read_corpus("own_folder", tmp_path)
+    assert [record.label for record in records] == ["happy", "sad", "sad"]
+    assert [Path(r.video or r.audio).name for r in records] == ["a.mp4", "b.WAV", "c.png"]
+    assert records[1].video == ""
+
+
+def test_an_own_table_with_speakers_is_taken_quietly(tmp_path: Path) -> None:
+    text = "video,label,speaker\nx/a.mp4,joy,anna\nx/b.mp4,sad,ben\n"
+    (tmp_path / "labels.csv").write_text(text)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        records = own_folder.read_records(tmp_path)
+    assert [(r.label, r.speaker, r.dataset) for r in records] == [
+        ("happy", "anna", "own"),
+        ("sad", "ben", "own"),
+    ]
+    assert records[0].video == str(tmp_path / "x" / "a.mp4")
+    (tmp_path / "other.csv").write_text(text)
+    with pytest.raises(ValueError, match=r"several tables \(labels\.csv, other\.csv\)"):
+        own_folder.read_records(tmp_path)
+    assert len(own_folder.read_records(tmp_path / "other.csv")) == 2
+
+
+@pytest.mark.parametrize("name", sorted(set(CORPORA) - {"annotation"}))
+def test_every_corpus_says_what_it_looked_for(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=f"no .* {tmp_path}"):
+        read_corpus(name, tmp_path)
+    with pytest.raises(ValueError, match="does not exist"):
+        read_corpus(name, tmp_path / "absent")
+    assert CORPORA[name].licence
+    assert CORPORA[name].cropped_faces == (name == "fer2013")
+
+
+def test_an_unknown_corpus_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"unknown corpus 'tess'; choose from ravdess, "):
+        read_corpus("tess", tmp_path)
+
+
+def test_columns_of_a_corpus_outlive_the_manifest(tmp_path: Path) -> None:
+    _make_cremad(tmp_path)
+    records = cremad.read_records(tmp_path, "perceived")
+    write_annotations(records, tmp_path / "manifest.csv")
+    back = read_annotations(tmp_path / "manifest.csv")
+    assert [r.extra for r in back] == [r.extra for r in records]
+    assert back[0].soft == pytest.approx(records[0].soft)
+
+
+@pytest.mark.data
+def test_all_ravdess_speech_is_found(real_data: Path) -> None:
+    records = ravdess.read_records(real_data / "ravdess_speech")
+    assert len(records) == len({r.extra["performance"] for r in records}) == 1440
+    assert Counter(r.label for r in records) == Counter(
+        dict.fromkeys(("calm", "happy", "sad", "angry", "fearful", "disgust", "surprised"), 192)
+        | {"neutral": 96}
+    )
+    videos = ravdess.read_records(real_data / "ravdess_av")
+    assert len(videos) == 5
+    assert {r.extra["performance"] for r in videos} <= {r.extra["performance"] for r in records}
+
+
+@pytest.mark.data
+@pytest.mark.slow
+def test_the_real_fer2013_holds_its_known_duplicates(real_data: Path, tmp_path: Path) -> None:
+    with tarfile.open(real_data / "fer2013.tar.xz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    found = fer2013.find_duplicates(tmp_path)
+    assert (found.pictures, found.unique) == (35_887, 34_034)
+    assert sum(found.across.values()) > 0
