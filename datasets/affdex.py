@@ -19,6 +19,7 @@ import fnmatch
 import re
 import warnings
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
@@ -44,8 +45,8 @@ _DEFAULT_FPS = 30.0
 _TIME_NAMES = {"timestamp", "time"}
 _FRAME_NAMES = {"frame", "frameindex", "framenumber", "frameno", "framenr"}
 _PERSON = ("name", "respondent", "participant")  # metadata, "Respondent" taken off
-_NOISE = {"affdex", "affectiva", "emotion", "emotions", "score", "evidence", "value"}
-_UNITS = {"ms", "milliseconds", "s", "sec", "seconds"}
+_NOISE = {"affdex", "affectiva", "emotion", "emotions", "score", "evidence", "value", "ms"}
+_NOISE |= {"milliseconds", "s", "sec", "seconds"}
 _UUID = re.compile(r"[({\[]?[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}[)}\]]?", re.IGNORECASE)
 
 
@@ -63,7 +64,10 @@ class AffdexOptions:
         min_attention: samples with less are as if there were no face.
         fps: of frame-indexed exports; None for the video's own.
         offset: added to the export's times to give the video's.
-        video_pattern: of the videos' names, where a participant has several, as `*interview*`.
+        video_pattern: of videos' names, where a participant has several, as `*interview*`.
+
+    Raises:
+        ValueError: a threshold for what is no emotion of AFFDEX.
     """
 
     window_seconds: float = 1.0
@@ -77,6 +81,11 @@ class AffdexOptions:
     fps: float | None = None
     offset: float = 0.0
     video_pattern: str = "*"
+
+    def __post_init__(self) -> None:
+        for name in self.thresholds:
+            if name not in EMOTIONS:
+                raise ValueError(f"unknown emotion {name!r}; choose from {', '.join(EMOTIONS)}")
 
 
 @dataclass(frozen=True)
@@ -193,8 +202,7 @@ def read_export(path: Path, layout: Layout, fps: float = _DEFAULT_FPS) -> Export
 def resample(
     times: np.ndarray, values: np.ndarray, grid: np.ndarray, options: AffdexOptions
 ) -> np.ndarray:
-    """Values at other times: linear between samples at most `max_gap` apart, else the nearest
-    sample within `tolerance`, else NaN.
+    """Values at other times: interpolated, else of the nearest sample, within limits, else NaN.
 
     Args:
         times: (M,) rising seconds.
@@ -226,8 +234,7 @@ def label_windows(
     """Start, end, label and target columns of every window that is measured well enough.
 
     Args:
-        export: with times from the video's start.
-        duration: seconds of the video.
+        export: with times from the video's start, which lasts `duration` seconds.
     """
     grid = np.arange(GRID_SECONDS / 2, duration, GRID_SECONDS)
     tracks = {
@@ -253,14 +260,16 @@ def _read_participant(path: Path, videos: list[Path], options: AffdexOptions) ->
     layout = read_layout(path)
     participant = _participant(path, layout)
     video = _match_video(path, participant, videos)
-    info = _probe(video)
+    info: MediaInfo | None = None
+    with suppress(MediaError):  # preparing the corpus reports it
+        info = probe(video)
     fps = options.fps or (info.fps if info and info.fps else _DEFAULT_FPS)
     export = read_export(path, layout, fps)
     export = Export(export.times + options.offset, export.measures)
     duration = float(export.times[-1]) + GRID_SECONDS
     if info and info.duration:
         duration = min(duration, info.duration)
-    about = {k: v.lower() for k, v in layout.about.items() if k in ("gender", "age", "group")}
+    about = {k: v for k, v in layout.about.items() if k in ("gender", "age", "group")}
     return [
         Record(
             video=str(video),
@@ -276,14 +285,6 @@ def _read_participant(path: Path, videos: list[Path], options: AffdexOptions) ->
     ]
 
 
-def _probe(video: Path) -> MediaInfo | None:
-    """None where the video does not open: preparing the corpus reports it with its reason."""
-    try:
-        return probe(video)
-    except MediaError:
-        return None
-
-
 def _sniff_encoding(head: bytes) -> str:
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "utf-16"
@@ -297,7 +298,7 @@ def _sniff_encoding(head: bytes) -> str:
 def _plain(cell: str) -> str:
     """A column's name without case, spaces, units and the sensor's name."""
     words = re.findall(r"[a-z]+", cell.lower())
-    return "".join(word for word in words if word not in _NOISE | _UNITS)
+    return "".join(word for word in words if word not in _NOISE)
 
 
 def _find_columns(cells: Sequence[str]) -> dict[str, int]:
@@ -315,9 +316,8 @@ def _find_columns(cells: Sequence[str]) -> dict[str, int]:
 
 
 def _is_header(cells: Sequence[str], columns: dict[str, int]) -> bool:
-    has_clock = "time" in columns or "frame" in columns
-    has_row = any(_plain(cell) == "row" for cell in cells)
-    return has_clock and (has_row or any(name in columns for name in EMOTIONS))
+    meant = any(_plain(cell) == "row" for cell in cells) or any(n in columns for n in EMOTIONS)
+    return meant and ("time" in columns or "frame" in columns)
 
 
 def _time_scale(cell: str) -> float:
@@ -331,16 +331,16 @@ def _read_about(lines: Iterable[str]) -> dict[str, str]:
     for line in lines:
         name, *rest = re.split(r"[,;\t:]", line, maxsplit=1)
         key = name.strip(' "#').lower().removeprefix("respondent ")
-        value = rest[0].strip(' ",;\t:') if rest else ""
+        value = re.split(r'"?[,;\t]', rest[0].strip(' ",;\t:'))[0] if rest else ""
         if key and value:
-            about.setdefault(key, re.split(r'"?[,;\t]', value)[0])
+            about.setdefault(key, value.lower() if key == "gender" else value)
     return about
 
 
 def _participant(path: Path, layout: Layout) -> str:
     """Name in the metadata without its UUID, else the file's name."""
-    names = [layout.about[key] for key in _PERSON if key in layout.about]
-    return _UUID.sub("", names[0] if names else "").strip(" -_") or path.stem
+    name = next((layout.about[key] for key in _PERSON if key in layout.about), "")
+    return _UUID.sub("", name).strip(" -_") or path.stem
 
 
 def _match_video(path: Path, participant: str, videos: list[Path]) -> Path:
@@ -370,11 +370,10 @@ def _words(name: str) -> set[str]:
 def _join_chunks(chunks: Iterable[pd.DataFrame], names: list[str]) -> pd.DataFrame:
     """Rows that hold a time and a measure, as numbers; a decimal comma is read as a point."""
     kept = []
+    clock = "time" if "time" in names else "frame"
     for chunk in chunks:
-        numbers = chunk.apply(
-            lambda column: pd.to_numeric(column.str.replace(",", "."), errors="coerce")
-        )
-        clock = "time" if "time" in names else "frame"
+        points = chunk.apply(lambda column: column.str.replace(",", "."))
+        numbers = points.apply(pd.to_numeric, errors="coerce")
         measured = numbers[[n for n in names if n in EMOTIONS]].notna().any(axis=1)
         kept.append(numbers[measured & numbers[clock].notna()])
     return pd.concat(kept, ignore_index=True) if kept else pd.DataFrame(columns=names)
@@ -394,10 +393,8 @@ def _dominant(means: dict[str, float], threshold: float) -> str:
 
 
 def _targets(means: dict[str, float], options: AffdexOptions) -> dict[str, str]:
-    targets = {}
-    for name, value in means.items():
-        if name in SCALES:
-            targets[f"t_{name}"] = f"{value / 100:.4f}"
-        else:
-            targets[f"t_{name}"] = str(int(value >= options.thresholds.get(name, 50.0)))
-    return targets
+    limits = {name: options.thresholds.get(name, 50.0) for name in EMOTIONS}
+    return {
+        f"t_{name}": f"{value / 100:.4f}" if name in SCALES else str(int(value >= limits[name]))
+        for name, value in means.items()
+    }
