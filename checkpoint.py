@@ -194,9 +194,9 @@ def read_foreign_weights(path: Path) -> dict[str, Tensor]:
 
 
 def _cause(error: Exception) -> str:
-    """The line of torch's long message that says what was wrong."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return next((line for line in lines if "GLOBAL" in line), lines[0])[:160]
+    """The line of torch's long message that names what was wrong."""
+    lines = [line for line in str(error).splitlines() if "GLOBAL" in line]
+    return lines[0][:160] if lines else "it is damaged, or was not saved by torch"
 
 
 def _import_foreign(weights: dict[str, Tensor], path: Path, num_heads: int) -> Checkpoint:
@@ -292,6 +292,10 @@ def combine_checkpoints(face: Checkpoint, speech: Checkpoint, late_method: str) 
             f"the face classifier knows {', '.join(face.class_names)} and the speech classifier "
             f"{', '.join(speech.class_names)}: they cannot be combined"
         )
+    for modality, part in (("face", face), ("speech", speech)):
+        if part.model.inputs != (modality,):
+            name = part.source.get("name", "the checkpoint")
+            raise ValueError(f"{name} is a {part.model.name}, not a classifier of {modality} alone")
     model = build_model(
         "late_fusion",
         face=face.architecture,

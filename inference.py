@@ -182,8 +182,8 @@ def _see_with(checkpoint: Checkpoint, path: Path) -> Checkpoint:
             f"--efficientface_path replaces the face classifier of a late fusion, and "
             f"{checkpoint.source['name']} is a {checkpoint.model.name}"
         )
+    method = checkpoint.model.arguments["late_method"]
     face = reorder_classes(load_checkpoint(path), checkpoint.class_names)
-    speech = checkpoint.part("speech")
-    combined = combine_checkpoints(face, speech, checkpoint.model.arguments["late_method"])
+    combined = combine_checkpoints(face, checkpoint.part("speech"), method)
     name = f"{checkpoint.source['name']} with {path.name}"
     return replace(combined, source={**checkpoint.source, "name": name})

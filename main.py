@@ -90,6 +90,8 @@ def infer_files(options: Options) -> int:
     paths = list_media(settings.media_path)
     if settings.save_plot and len(paths) > 1:
         raise ValueError(f"--save_plot is for one recording; {len(paths)} go to --output")
+    if Path(settings.output).is_file():
+        raise ValueError(f"--output {settings.output} is a file; give a folder")
     if settings.save_plot:
         check_figure_format(Path(settings.save_plot))
     engine = _build_engine(options)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets.augment import MODALITY_DROPOUTS
+from datasets.labels import CLASS_SETS
 from media.clip import Colour, PictureChoice
 from models import accepted_arguments, list_models, model_inputs
 from models.late_fusion import METHODS
@@ -34,6 +35,7 @@ def option(
     text: str,
     choices: Sequence[str] = (),
     when: tuple[str, tuple[Any, ...]] | None = None,
+    least: float | None = None,
 ) -> Any:
     """A field that becomes a flag.
 
@@ -42,8 +44,9 @@ def option(
         text: help.
         choices: values allowed.
         when: (other option, its values) under which this one has an effect.
+        least: smallest value allowed.
     """
-    metadata = {"help": text, "choices": tuple(choices), "when": when}
+    metadata = {"help": text, "choices": tuple(choices), "when": when, "least": least}
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -54,7 +57,9 @@ class RunOptions:
     """What every mode takes."""
 
     device: str = option("auto", "cpu, cuda, or auto: cuda where there is one")
-    batch_size: int | None = option(None, "clips per step (training: 32), windows (inference: 16)")
+    batch_size: int | None = option(
+        None, "clips per step (training: 32), windows (inference: 4)", least=1
+    )
 
 
 @dataclass
@@ -63,10 +68,12 @@ class DataOptions:
 
     annotation_path: list[str] = option([], "annotation files: CSV manifest, or 4-field lines")
     dataset: str | None = option(None, "take only records of this corpus")
-    classes: str = option("auto", "auto, ravdess8, seven, or a comma-separated list in order")
+    classes: str = option(
+        "auto", f"auto, {', '.join(CLASS_SETS)}, or a comma-separated list in order"
+    )
     n_classes: int | None = option(None, "check: refuse another number of classes")
     sample_size: int | None = option(None, "side of face pictures; must be the store's")
-    sample_duration: int = option(15, "face pictures per window")
+    sample_duration: int = option(15, "face pictures per window", least=1)
     picture_choice: PictureChoice = option("last", "which pictures of a window")
     window_seconds: float = option(1.0, "length of a window")
     colour: Colour = option("rgb", "colour planes given to the model")
@@ -80,7 +87,7 @@ class DataOptions:
         0.0, "draw rare classes more often in training: 0 as they come, 1 all equally often"
     )
     augment: bool = option(True, "random changes in training")
-    n_threads: int = option(0, "processes that load samples; 0 loads in the main process")
+    n_threads: int = option(0, "processes that load samples; 0: the main one", least=0)
 
 
 @dataclass
@@ -89,7 +96,7 @@ class ModelOptions:
 
     model: str = option("multimodalcnn", "architecture", list_models())
     fusion: str = option("ia", "of multimodalcnn; late: --model late_fusion", (*FUSIONS, "late"))
-    num_heads: int = option(1, "attention heads, where the model has them")
+    num_heads: int = option(1, "attention heads, where the model has them", least=1)
     speech_model: str = option("speech_cnn", "speech branch", tuple(SPEECH_BRANCHES))
     n_mels: int = option(64, "rows of the speech input")
     dropout: float = option(0.2, "dropout, where the model has it")
@@ -111,13 +118,13 @@ class TrainOptions:
     no_val: bool = option(False, "no validation while training: the last epoch is kept")
     test_subset: str = option("test", "scored at the end", ("test", "val", "none"))
     mask: str = option("softhard", "modality dropout", MODALITY_DROPOUTS)
-    n_epochs: int = option(100, "epochs in all")
-    begin_epoch: int = option(1, "number of the first epoch, for the schedule of a fresh run")
+    n_epochs: int = option(100, "epochs in all", least=1)
+    begin_epoch: int = option(1, "first epoch's number, for the schedule of a fresh run", least=1)
     optimizer: str = option("sgd", "optimizer", ("sgd", "adam", "adamw"))
-    learning_rate: float = option(0.04, "with sgd's dampening of 0.9 this is 10 times smaller")
+    learning_rate: float = option(0.04, "sgd's dampening of 0.9 makes it 10 times less", least=0)
     momentum: float = option(0.9, "of sgd", when=("optimizer", ("sgd",)))
     dampening: float = option(0.9, "of sgd", when=("optimizer", ("sgd",)))
-    weight_decay: float = option(1e-3, "weight decay")
+    weight_decay: float = option(1e-3, "weight decay", least=0)
     lr_schedule: str = option(
         "plateau", "learning rate over time", ("constant", "step", "plateau", "cosine", "onecycle")
     )
@@ -127,9 +134,9 @@ class TrainOptions:
     lr_patience: int = option(
         10, "epochs without a better loss", when=("lr_schedule", ("plateau",))
     )
-    clip_grad: float = option(0.0, "largest norm of the gradient; 0 for no limit")
+    clip_grad: float = option(0.0, "largest norm of the gradient; 0 for no limit", least=0)
     label_smoothing: float = option(0.0, "of the cross-entropy")
-    mixup: float = option(0.0, "alpha of MixUp; 0 for none")
+    mixup: float = option(0.0, "alpha of MixUp; 0 for none", least=0)
     ema: float = option(0.0, "decay of the averaged weights that are validated; 0 for none")
     amp: str = option(
         "auto", "mixed precision; auto: bf16 on cuda", ("auto", "off", "bf16", "fp16")
@@ -297,6 +304,7 @@ def _check(options: Options) -> None:
         taken -= _FIT_ONLY | {f.name for f in fields(ModelOptions)} | {"augment", "balance"}
     for name in sorted(options.given - taken - {"only_inference"}):
         raise ValueError(f"--{name} has no effect here ({_MODE_TEXT[mode]})")
+    _check_sizes(options)
     checks = {TRAIN: _check_training, EVALUATE: _check_evaluation, INFER: _check_inference}
     checks[mode](options)
 
@@ -306,6 +314,15 @@ _MODE_TEXT = {
     EVALUATE: "with --no_train a trained run is scored as it is",
     INFER: "with --media_path, main.py writes timelines and trains nothing",
 }
+
+
+def _check_sizes(options: Options) -> None:
+    """Refuse a number below the smallest one allowed."""
+    for group in (options.run, options.data, options.model, options.train):
+        for entry in fields(group):
+            value, least = getattr(group, entry.name), entry.metadata["least"]
+            if None not in (value, least) and value < least:
+                raise ValueError(f"--{entry.name} must be at least {least:g}, not {value:g}")
 
 
 def _check_training(options: Options) -> None:

@@ -260,6 +260,8 @@ def test_a_combination_sees_and_hears_as_its_parts_were_trained() -> None:
     assert (combined.clip_config.colour, combined.clip_config.face_size) == ("grey", 32)
     assert combined.clip_config.f_min == 80.0
     assert torch.equal(combined.part("face").model.fc.weight, face.model.fc.weight)
+    with pytest.raises(ValueError, match="is a speech_cnn, not a classifier of face alone"):
+        combine_checkpoints(speech, speech, "product")
     with pytest.raises(ValueError, match="windows of 1 s and speech of 2 s"):
         merge_clip_configs(ClipConfig(), ClipConfig(window_seconds=2.0))
 

@@ -67,6 +67,8 @@ def _error_of(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
             "--momentum has no effect unless --optimizer is sgd",
         ),
         (["--annotation_path", "a.csv", "--model", "late_fusion", "--ema", "0.9"], "--ema has no"),
+        (["--media_path", "x.mp4", "--batch_size", "0"], "--batch_size must be at least 1, not 0"),
+        (["--media_path", "x.mp4", "--output", __file__], "is a file; give a folder"),
         (["--only_inference"], "--only_inference needs --media_path"),
         (["--media_path", "x", "--no_plot", "--save_plot", "y.png"], "--save_plot has no effect"),
         (["--no_train"], "--no_train needs --resume_path"),
