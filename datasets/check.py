@@ -22,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 from tqdm import tqdm
 
 from datasets.annotations import SUBSETS, Record, read_annotations
+from datasets.corpora import CORPORA
 from datasets.fingerprints import (
     Match,
     SoundPrint,
@@ -101,7 +102,10 @@ def read_contents(manifest: Path) -> tuple[list[Record], list[Content | str]]:
 
 
 def _decode(record: Record) -> Recording:
-    return read_source(record, ClipConfig(), "whole")
+    corpus = CORPORA.get(record.dataset)
+    whole = corpus is not None and corpus.cropped_faces
+    config = ClipConfig()
+    return read_source(record, config, "whole" if whole else config.detector)
 
 
 def _reader(store: ClipStore) -> Callable[[Record], Recording]:
@@ -272,6 +276,20 @@ def _format_row(name: str, cells: Iterable[object]) -> str:
     return f"{name:<24}" + "".join(f"{cell!s:>14}" for cell in cells)
 
 
+def format_faults(faults: Sequence[Fault], shown: int) -> str:
+    """Lines by kind, at most `shown` of each."""
+    by_kind: dict[str, list[str]] = defaultdict(list)
+    for fault in faults:
+        by_kind[fault.kind].append(f"{fault.kind}: {fault.message}")
+    lines = []
+    for kind, messages in by_kind.items():
+        lines += messages[:shown]
+        if len(messages) > shown:
+            lines.append(f"{kind}: and {len(messages) - shown} more (--all lists them)")
+    summary = ", ".join(f"{len(messages)} {kind}" for kind, messages in by_kind.items())
+    return "\n".join([*lines, f"faults: {summary or 'none'}"])
+
+
 def check(options: argparse.Namespace) -> int:
     """Run the command line. Returns its exit status: 1 where there are faults."""
     class_names = read_class_names(Path(options.model_path)) if options.model_path else None
@@ -281,20 +299,9 @@ def check(options: argparse.Namespace) -> int:
         found, read = read_contents(Path(manifest))
         records += found
         contents += read
-    print(format_balance(records))
     faults = find_faults(records, contents, class_names)
-    by_kind: dict[str, list[str]] = defaultdict(list)
-    for fault in faults:
-        by_kind[fault.kind].append(fault.message)
-    for kind, messages in by_kind.items():
-        shown = messages if options.all else messages[:_SHOWN]
-        print("\n".join(f"{kind}: {message}" for message in shown))
-        if len(shown) < len(messages):
-            print(f"{kind}: and {len(messages) - len(shown)} more (--all lists them)")
-    summary = ", ".join(f"{len(messages)} {kind}" for kind, messages in by_kind.items())
-    print(
-        f"{len(records)} records: {f'{len(faults)} faults ({summary})' if faults else 'no fault'}"
-    )
+    print(format_balance(records))
+    print(format_faults(faults, len(faults) if options.all else _SHOWN))
     return 1 if faults else 0
 
 

@@ -26,8 +26,10 @@ _SUMMED = 24  # frames (384 ms) whose energies are summed
 _BANDS, _LOWEST, _HIGHEST = 33, 300.0, 1900.0  # Hz
 _SILENCE_DBFS = -60.0  # a loudest frame below this holds no sound
 _LOUD_DB = 25.0  # frames this far below the loudest are not looked up
-_MIN_OVERLAP = 30  # words (about half a second) that two recordings must share
-_MAX_ERROR = 0.25  # share of differing bits; unrelated sounds have about 0.5
+_MIN_OVERLAP = 20  # loud words (a third of a second) that two recordings must share
+_LONG_OVERLAP = 40  # words from which `_MAX_ERROR` is allowed; fewer prove less
+_MAX_ERROR = 0.2  # share of differing bits: lossy copies up to 0.15, other takes from 0.23
+_FRAME_CHUNK = 4096  # frames transformed at a time, which bounds the memory of long recordings
 _NEARBY = range(-36, 37, 6)  # words around a hit that are compared before all are
 
 # Faces.
@@ -62,20 +64,21 @@ class Match:
 
 
 def read_sound_print(waveform: np.ndarray, sample_rate: int) -> SoundPrint:
-    """Fingerprint of (N,) int16 sound. It is empty where the sound is silent or below 0.5 s."""
+    """Fingerprint of (N,) int16 sound. Empty where it is silent or below 0.6 s.
+
+    Sounds below about a second have too few words to be found with certainty.
+    """
     divisor = np.gcd(_SOUND_RATE, sample_rate)
     signal = waveform.astype(np.float32) / 32768
     signal = resample_poly(signal, _SOUND_RATE // divisor, sample_rate // divisor)
+    nothing = SoundPrint(np.zeros(0, np.uint32), np.zeros(0, bool))
     if len(signal) < _FRAME + _HOP * (_SUMMED + 1):
-        return SoundPrint(np.zeros(0, np.uint32), np.zeros(0, bool))
-    frames = np.lib.stride_tricks.sliding_window_view(signal, _FRAME)[::_HOP]
-    power = np.abs(np.fft.rfft(frames * np.hanning(_FRAME).astype(np.float32))) ** 2
-    energy = power @ _band_matrix()  # (frames, bands)
+        return nothing
+    energy, level = _read_energy(signal)
+    if level.max() < _SILENCE_DBFS:
+        return nothing
     total = np.cumsum(np.vstack([np.zeros(_BANDS), energy]), axis=0)
     summed = total[_SUMMED:] - total[:-_SUMMED]
-    level = 10 * np.log10(np.maximum((frames**2).mean(axis=1), 1e-12))
-    if level.max() < _SILENCE_DBFS:
-        return SoundPrint(np.zeros(0, np.uint32), np.zeros(0, bool))
     slope = summed[:, :-1] - summed[:, 1:]
     bits = slope[1:] > slope[:-1]
     words = np.packbits(bits, axis=1).view(">u4").ravel().astype(np.uint32)
@@ -83,6 +86,18 @@ def read_sound_print(waveform: np.ndarray, sample_rate: int) -> SoundPrint:
     ones = bits.sum(axis=1)
     loud = (near > level.max() - _LOUD_DB) & (ones > 6) & (ones < 26)
     return SoundPrint(words, loud)
+
+
+def _read_energy(signal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of each frame, the energy in each band, (frames, bands), and the level in dBFS."""
+    frames = np.lib.stride_tricks.sliding_window_view(signal, _FRAME)[::_HOP]
+    shape = np.hanning(_FRAME).astype(np.float32)
+    energies, levels = [], []
+    for begin in range(0, len(frames), _FRAME_CHUNK):
+        chunk = frames[begin : begin + _FRAME_CHUNK]
+        energies.append(np.abs(np.fft.rfft(chunk * shape)) ** 2 @ _band_matrix())
+        levels.append(10 * np.log10(np.maximum((chunk**2).mean(axis=1), 1e-12)))
+    return np.concatenate(energies), np.concatenate(levels)
 
 
 @lru_cache(maxsize=1)
@@ -114,7 +129,7 @@ def find_sound_matches(prints: Sequence[SoundPrint], sides: np.ndarray) -> list[
     for a, b in _bucket_pairs(words[loud], sides[owner[loud]], seed=0):
         a, b = loud[a], loud[b]
         a, b = np.where(owner[a] < owner[b], (a, b), (b, a))
-        good = _nearby_error(words, owner, a, b) <= 1.4 * _MAX_ERROR
+        good = _nearby_error(words, owner, a, b) <= 1.7 * _MAX_ERROR
         a, b = a[good], b[good]
         shift = (b - start[owner[b]]) - (a - start[owner[a]])
         hits.append(np.stack([owner[a], owner[b], shift], axis=1))
@@ -138,20 +153,22 @@ def _verify_sounds(prints: Sequence[SoundPrint], hits: np.ndarray) -> list[Match
     best: dict[tuple[int, int], float] = {}
     for first, second, shift in rows[np.argsort(-counts, kind="stable")].tolist():
         if (first, second) not in best:
-            error = _error_at(prints[first], prints[second], shift)
-            if error <= _MAX_ERROR:
+            error, compared = _error_at(prints[first], prints[second], shift)
+            if error <= _MAX_ERROR * min(1.0, compared / _LONG_OVERLAP):
                 best[first, second] = 1 - error
     return [Match(first, second, share) for (first, second), share in sorted(best.items())]
 
 
-def _error_at(first: SoundPrint, second: SoundPrint, shift: int) -> float:
-    """Share of bits that differ in what is loud in either, 1 where too little overlaps."""
+def _error_at(first: SoundPrint, second: SoundPrint, shift: int) -> tuple[float, int]:
+    """Share of bits that differ in what is loud in either, 1 where too little is; words of it."""
     begin, end = max(0, -shift), min(len(first.words), len(second.words) - shift)
     a, b = slice(begin, end), slice(begin + shift, end + shift)
     loud = first.loud[a] | second.loud[b]
-    if loud.sum() < _MIN_OVERLAP:
-        return 1.0
-    return float(np.bitwise_count(first.words[a] ^ second.words[b])[loud].mean() / 32)
+    compared = int(loud.sum())
+    if compared < _MIN_OVERLAP:
+        return 1.0, compared
+    errors = np.bitwise_count(first.words[a] ^ second.words[b])[loud]
+    return float(errors.mean() / 32), compared
 
 
 def read_face_prints(faces: np.ndarray, usable: np.ndarray) -> np.ndarray:

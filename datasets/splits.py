@@ -138,9 +138,11 @@ def split_by_protocol(records: Sequence[Record], name: str, fold: int = 0) -> li
     if name not in PROTOCOLS:
         raise ValueError(f"unknown split {name!r}; choose from {', '.join(PROTOCOLS)}")
     protocol = PROTOCOLS[name]
-    strangers = sorted({r.dataset for r in records if r.dataset != protocol.corpus})
+    strangers = sorted({r.dataset for r in records if r.dataset not in ("", protocol.corpus)})
     if strangers:
-        raise ValueError(f"split {name} is of {protocol.corpus}; there are records of {strangers}")
+        raise ValueError(
+            f"split {name} is of {protocol.corpus}; there are records of {strangers[0]}"
+        )
     if not protocol.folds:
         present = {_number(record.speaker) for record in records}
         held, tested = (
@@ -216,6 +218,12 @@ def _count_traits(records: Sequence[Record]) -> dict[str, np.ndarray]:
         for trait in pair:
             counts[_person(record)][place[trait]] += 1
     return dict(counts)
+
+
+def without_speakers(records: Sequence[Record], ids: Iterable[int | str]) -> list[Record]:
+    """Leave out the named speakers. Raises ValueError where an id names none."""
+    excluded = _speakers_of(ids, {record.speaker for record in records})
+    return [record for record in records if record.speaker not in excluded]
 
 
 def check_speakers(records: Sequence[Record]) -> None:

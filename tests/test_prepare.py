@@ -1,0 +1,178 @@
+"""Preparation: the same store however it is made, also when killed, and no work done twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import wave
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from datasets import prepare
+from datasets.annotations import Record, read_annotations, write_annotations
+from datasets.cluster import spread_work
+from datasets.sources import SourceLedger
+from datasets.store import ClipStore, StoreWriter
+
+ROOT = Path(__file__).parents[1]
+RATE = 16000
+
+
+def _write_sound(path: Path, seed: int, samples: int = 3000) -> None:
+    values = np.random.default_rng(seed).integers(-9000, 9000, samples, dtype=np.int16)
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(RATE)
+        file.writeframes(values.tobytes())
+
+
+def _make_list(folder: Path, count: int) -> Path:
+    """An annotation file of so many short sounds."""
+    records = []
+    for index in range(count):
+        _write_sound(folder / f"{index:04d}.wav", index, 3000 + index)
+        audio, subset = str(folder / f"{index:04d}.wav"), ("training", "testing")[index % 2]
+        records.append(Record("", audio, "sad", speaker=f"s{index}", subset=subset))
+    write_annotations(records, folder / "list.csv")
+    return folder / "list.csv"
+
+
+def _arguments(listed: Path, out: Path, *more: str) -> list[str]:
+    return ["annotation", "--root", str(listed), "--out", str(out), "--face_size", "32", *more]
+
+
+def _content(out: Path) -> dict[str, bytes]:
+    """What a prepared folder holds, by file."""
+    files = [path for path in out.rglob("*") if path.is_file()]
+    return {path.relative_to(out).as_posix(): path.read_bytes() for path in files}
+
+
+def _refuse(*_: object) -> None:
+    pytest.fail("a file was decoded again")
+
+
+def test_a_second_run_decodes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = _arguments(_make_list(tmp_path, 4), tmp_path / "out")
+    assert prepare.main(arguments) == 0
+    before = _content(tmp_path / "out")
+    monkeypatch.setattr(prepare, "read_source", _refuse)
+    assert prepare.main(arguments) == 0
+    assert _content(tmp_path / "out") == before
+
+
+def test_a_touched_file_is_not_decoded_again_but_a_changed_one_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = _arguments(_make_list(tmp_path, 3), tmp_path / "out")
+    assert prepare.main(arguments) == 0
+    os.utime(tmp_path / "0001.wav", ns=(1, 1))
+    with monkeypatch.context() as patch:
+        patch.setattr(prepare, "read_source", _refuse)
+        assert prepare.main(arguments) == 0
+    _write_sound(tmp_path / "0001.wav", seed=99, samples=5000)
+    assert prepare.main(arguments) == 0
+    records = read_annotations(tmp_path / "out" / "manifest.csv")
+    store = ClipStore(tmp_path / "out" / "clips")
+    assert [store.count(record.key, "waveform") for record in records] == [3000, 5000, 3002]
+    assert len(store) == 3
+
+
+def test_each_recording_has_a_hash_also_in_a_store_made_before(tmp_path: Path) -> None:
+    arguments = _arguments(_make_list(tmp_path, 3), tmp_path / "out")
+    assert prepare.main(arguments) == 0
+    ledger = tmp_path / "out" / "clips" / "sources.jsonl"
+    whole = ledger.read_bytes()
+    assert [len(json.loads(line)["sha256"]) for line in whole.splitlines()] == [64] * 3
+    ledger.unlink()
+    assert prepare.main(arguments) == 0
+    assert ledger.read_bytes() == whole
+    ledger.write_bytes(whole[:-10])
+    (tmp_path / "0002.wav").unlink()
+    assert len(SourceLedger(tmp_path / "out" / "clips")._sources) == 2, "half a line is cut off"
+    assert prepare.main(arguments) == 0, "what was prepared of a file that is gone stays"
+
+
+def test_a_run_goes_on_where_an_earlier_one_was_cut(tmp_path: Path) -> None:
+    listed = _make_list(tmp_path, 6)
+    assert prepare.main(_arguments(listed, tmp_path / "whole")) == 0
+    assert prepare.main(_arguments(listed, tmp_path / "cut")) == 0
+    clips = tmp_path / "cut" / "clips"
+    for name, length in (("index.jsonl", 700), ("sources.jsonl", 500), ("waveform", 20_000)):
+        with (clips / name).open("r+b") as file:
+            file.truncate(length)
+    assert prepare.main(_arguments(listed, tmp_path / "cut")) == 0
+    assert _content(tmp_path / "cut") == _content(tmp_path / "whole")
+
+
+def test_a_store_with_other_constants_is_left_alone(tmp_path: Path) -> None:
+    listed = _make_list(tmp_path, 2)
+    assert prepare.main(_arguments(listed, tmp_path / "out")) == 0
+    assert prepare.main([*_arguments(listed, tmp_path / "out"), "--sample_rate", "22050"]) == 2
+
+
+def test_work_is_given_back_in_order() -> None:
+    assert list(spread_work(abs, [-3, 2, -1])) == [3, 2, 1]
+
+
+def test_ray_that_is_not_there_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    arguments = _arguments(_make_list(tmp_path, 1), tmp_path / "out", "--ray", "local")
+    assert prepare.main(arguments) == 2
+    assert "pip install 'emofuse[ray]'" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_two_workers_make_the_same_store_as_one(tmp_path: Path) -> None:
+    listed = _make_list(tmp_path, 20)
+    assert prepare.main(_arguments(listed, tmp_path / "one")) == 0
+    assert prepare.main(_arguments(listed, tmp_path / "two", "--workers", "2")) == 0
+    assert _content(tmp_path / "one") == _content(tmp_path / "two")
+
+
+@pytest.mark.slow
+def test_ray_makes_the_same_store_as_one_process(tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="ray is not installed: pip install 'emofuse[ray]'")
+    listed = _make_list(tmp_path, 20)
+    (tmp_path / "0007.wav").write_bytes(b"broken")
+    assert prepare.main(_arguments(listed, tmp_path / "one")) == 1
+    assert prepare.main(_arguments(listed, tmp_path / "ray", "--ray", "local")) == 1
+    assert _content(tmp_path / "one") == _content(tmp_path / "ray")
+
+
+@pytest.mark.slow
+def test_a_killed_run_leaves_a_store_that_the_next_completes(tmp_path: Path) -> None:
+    listed, count = _make_list(tmp_path, 600), 600
+    assert prepare.main(_arguments(listed, tmp_path / "whole")) == 0
+    index = tmp_path / "killed" / "clips" / "index.jsonl"
+    kills = 0
+    for share in (0.1, 0.4, 0.7):
+        _kill_at(index, round(share * count), _arguments(listed, tmp_path / "killed"))
+        held = len(index.read_bytes().splitlines())
+        kills += held < count
+    assert kills, "every run ended before it was killed"
+    assert prepare.main(_arguments(listed, tmp_path / "killed")) == 0
+    assert _content(tmp_path / "killed") == _content(tmp_path / "whole")
+    with StoreWriter(index.parent, ClipStore(index.parent).config) as writer:
+        assert len(writer.keys) == count
+
+
+def _kill_at(index: Path, lines: int, arguments: list[str]) -> None:
+    """Run the command line and kill it as soon as the index holds so many lines."""
+    command = [sys.executable, "-m", "datasets.prepare", *arguments]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline:
+        if index.exists() and index.read_bytes().count(b"\n") >= lines:
+            break
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
