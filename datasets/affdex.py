@@ -23,6 +23,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -31,7 +32,9 @@ from datasets.annotations import Record
 from datasets.labels import canonical
 from media.clip import tile_windows
 from media.errors import MediaError
-from media.recording import MediaInfo, probe
+
+if TYPE_CHECKING:
+    from media.recording import MediaInfo
 
 LICENCE = "by the study's consent"
 EMOTIONS = ("anger", "contempt", "disgust", "fear", "joy", "sadness", "surprise")
@@ -257,6 +260,9 @@ def label_windows(
 
 
 def _read_participant(path: Path, videos: list[Path], options: AffdexOptions) -> list[Record]:
+    # Imported where there is work: face detection comes with it and takes seconds.
+    from media.recording import probe
+
     layout = read_layout(path)
     participant = _participant(path, layout)
     video = _match_video(path, participant, videos)

@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     from media.faces import Detector
 
 STORE_NAME = "clips"
-LEGACY_COLOUR = "bgr"  # `.npy` faces of the field's reference are saved blue first
 RATIO = (0.15, 0.15)  # shares of speakers that validate and test, where nothing else is asked for
 
 Decoded = tuple[str, Recording | str, Source | None]  # key, recording or reason, what it came from
