@@ -15,7 +15,6 @@ from inference import TrainingAlignedInference
 from media.errors import MediaError
 from models.multimodalcnn import FUSIONS
 from opts import INFER, SHIPPED, InferenceOptions, Options, parse_options
-from reports.plots import check_figure_format, plot_timeline, write_figure
 from timeline import Timeline, summarise, write_csv, write_json
 
 MEDIA_SUFFIXES = frozenset(
@@ -93,6 +92,8 @@ def infer_files(options: Options) -> int:
     if Path(settings.output).is_file():
         raise ValueError(f"--output {settings.output} is a file; give a folder")
     if settings.save_plot:
+        from reports.plots import check_figure_format
+
         check_figure_format(Path(settings.save_plot))
     engine = _build_engine(options)
     names = _output_names(paths)
@@ -184,6 +185,8 @@ def _write_outputs(timeline: Timeline, base: Path, settings: InferenceOptions) -
     write_csv(timeline, files[0])
     write_json(timeline, files[1])
     if not settings.no_plot:
+        from reports.plots import plot_timeline, write_figure  # matplotlib takes its time
+
         plot = Path(settings.save_plot or base.with_name(f"{base.name}.png"))
         write_figure(plot_timeline(timeline, settings.plot_style), plot)
         files.append(plot)

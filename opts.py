@@ -21,7 +21,7 @@ from media.clip import Colour, PictureChoice
 from models import accepted_arguments, list_models, model_inputs
 from models.late_fusion import METHODS
 from models.multimodalcnn import FUSIONS, SPEECH_BRANCHES
-from reports.timeline_figure import TimelineStyle
+from timeline import TimelineStyle
 
 TRAIN, EVALUATE, INFER = "train", "evaluate", "infer"
 SHIPPED = Path(__file__).parent / "results" / "pretrained"

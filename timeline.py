@@ -13,14 +13,17 @@ from collections import Counter
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
-import pandas as pd
 
 from files import replacing
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 Modalities = Literal["audio+video", "audio", "video", "none"]
+TimelineStyle = Literal["stacked", "lines"]  # how its probabilities are drawn
 
 FORMAT = "emofuse-timeline"
 VERSION = 1
@@ -162,6 +165,8 @@ class Timeline:
 
     def to_pandas(self) -> pd.DataFrame:
         """One line per row, columns as in the CSV file; missing values where nothing was seen."""
+        import pandas as pd  # takes most of a second, and only notebooks and tables need it
+
         cells = {c: [getattr(row, c, None) for row in self.rows] for c in LEADING_COLUMNS}
         cells["dominant"] = [self.dominant(row) for row in self.rows]
         table = pd.DataFrame(cells).astype({"face_id": "Int64", "confidence": "float64"})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -63,14 +63,14 @@ def choose_streams(
 
 
 def read_packets(
-    container: av.container.InputContainer, streams: list[av.stream.Stream]
+    container: av.container.InputContainer, streams: Sequence[av.stream.Stream]
 ) -> Iterator[av.Packet]:
     """Packets of the streams and at last an empty one of each; reads on behind damaged places."""
     joints = _Joints(container)
     failures = 0
     while True:
         try:
-            for packet in container.demux(streams):
+            for packet in container.demux(list(streams)):
                 failures = 0
                 joints.smooth(packet)
                 yield packet

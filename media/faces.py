@@ -27,7 +27,7 @@ from media.video import Picture, Square
 
 SAME_BOX_IOU = 0.6  # key pictures whose boxes overlap less are not interpolated but bisected
 RETRY_KEYS = 8  # misses in a row after which small faces are looked for at every 8th only
-BATCH_KEYS = 8  # key pictures given to the detector at once
+BATCH_KEYS = 4  # key pictures given to the detector at once
 BATCH_BYTES = 96 * 2**20  # of pictures that wait for their faces
 BATCH_SECONDS = 10.0  # that pictures wait at most
 MTCNN_THRESHOLDS = (0.6, 0.7, 0.7)

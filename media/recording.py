@@ -6,13 +6,14 @@ Sound and pictures are decoded together into blocks; `read_recording` joins them
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import av
 import numpy as np
 
+from media.ahead import running_ahead
 from media.audio import SoundTrack
 from media.clip import Clip, ClipConfig, Recording, check_hop, tile_windows, window_at
 from media.demux import (
@@ -29,6 +30,8 @@ from media.errors import MediaError
 from media.faces import Detector, FacePicture, FaceTracker
 from media.video import PictureTrack
 
+# Decoded in a thread while faces are looked for: enough to bridge one batch of the detector.
+PACKETS_AHEAD, BYTES_AHEAD = 48, 96 * 2**20
 BLOCK_SECONDS = 1.0  # how much is gathered before it is handed on
 # A stream that falls behind the other by as much has ended or pauses, and is not waited for.
 SOUND_LAG = 30.0
@@ -215,17 +218,37 @@ def _read_blocks(path: Path, config: ClipConfig, detector: Detector | None) -> I
         video, audio = choose_streams(container, path)
         decoding = _Decoding(config, detector, video, audio)
         handed_on = 0.0
-        for packet in read_packets(container, [s for s in (video, audio) if s is not None]):
-            decoding.take(packet)
-            if decoding.known - handed_on >= BLOCK_SECONDS:
-                handed_on = decoding.known
-                yield decoding.hand_on(handed_on)
+        streams = [stream for stream in (video, audio) if stream is not None]
+        unwanted = video if detector is None else None
+        packets = _decode(container, streams, unwanted)
+        with running_ahead(packets, _count_ahead(video)) as decoded:
+            for packet, frames in decoded:
+                decoding.take(packet, frames)
+                if decoding.known - handed_on >= BLOCK_SECONDS:
+                    handed_on = decoding.known
+                    yield decoding.hand_on(handed_on)
         duration = decoding.finish()
         if is_still(container) and video is not None:
             duration = max(duration, config.window_seconds)
         if duration <= 0:
             raise MediaError(f"{path}: no sound or picture in it can be decoded; {DAMAGED}")
         yield decoding.hand_on(duration)
+
+
+def _count_ahead(video: av.VideoStream | None) -> int:
+    """Packets that may wait decoded; fewer where pictures are large."""
+    size = video.codec_context.width * video.codec_context.height * 3 // 2 if video else 0
+    return max(8, min(PACKETS_AHEAD, BYTES_AHEAD // max(1, size)))
+
+
+def _decode(
+    container: av.container.InputContainer,
+    streams: Sequence[av.stream.Stream],
+    unwanted: av.stream.Stream | None,
+) -> Iterator[tuple[av.Packet, list[av.frame.Frame]]]:
+    """Packets and the frames in them; those of an unwanted stream are not decoded."""
+    for packet in read_packets(container, streams):
+        yield packet, [] if packet.stream is unwanted else decode_packet(packet)
 
 
 class _Decoding:
@@ -256,17 +279,14 @@ class _Decoding:
         ends += [self._settled] if self._track else []
         return min(ends)
 
-    def take(self, packet: av.Packet) -> None:
-        """Decode a packet."""
-        if packet.stream.type == "audio":
-            for frame in decode_packet(packet):
-                assert isinstance(frame, av.AudioFrame)
-                self._samples += self._sound.add(frame) if self._sound else []
-        elif self._tracker is None:
+    def take(self, packet: av.Packet, frames: list[av.frame.Frame]) -> None:
+        """Take in a packet and the frames decoded from it."""
+        if self._tracker is None and packet.stream.type == "video":
             self._note_end(packet)
-        else:
-            for frame in decode_packet(packet):
-                assert isinstance(frame, av.VideoFrame)
+        for frame in frames:
+            if isinstance(frame, av.AudioFrame) and self._sound:
+                self._samples += self._sound.add(frame)
+            elif isinstance(frame, av.VideoFrame) and self._tracker:
                 self._add_picture(frame, self._tracker)
         self._pass_laggard()
 

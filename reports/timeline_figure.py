@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 from matplotlib.artist import Artist
@@ -33,9 +33,7 @@ from reports.style import (
     paper_style,
     text_colour,
 )
-from timeline import Timeline, format_time
-
-TimelineStyle = Literal["stacked", "lines"]
+from timeline import Timeline, TimelineStyle, format_time
 
 CAVEAT = "Acted or perceived expression, not inner state."
 MOST_STEPS = 400  # beyond this many windows a step of the figure is the mean of several

@@ -40,7 +40,7 @@ MAY_IMPORT = {
     "reports": {"files", "timeline", "metrics"},
     "datasets": {"files", "media"},
     "checkpoint": {"files", "media", "models", "datasets"},
-    "opts": {"files", "media", "models", "datasets", "reports"},
+    "opts": {"media", "models", "datasets", "timeline"},
     "validation": {"files", "metrics", "datasets"},
     "training": {"files", "models", "datasets", "opts", "validation"},
     "experiment": EVERYTHING - {"inference", "main", "experiment"},
