@@ -259,6 +259,8 @@ def test_the_parts_of_the_time_add_up(clip: Path, model_path: Path) -> None:
     figures = inference_speed.split_time(bench, Clips("synthetic", clip, clip, clip))
     named = {figure.name: figure.value for figure in figures}
     parts = [value for name, value in named.items() if name.startswith("  ")]
-    assert {"  decode", "  detect", "  reduce and crop", "  model", "  other"} <= set(named)
+    assert {"  wait for decode", "  detect", "  reduce and crop", "  model", "  other"} <= set(
+        named
+    )
     assert all(value > 0 for value in parts)
     assert sum(parts) == pytest.approx(named["ours, in a warm process"])
