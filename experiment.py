@@ -29,7 +29,7 @@ from datasets.splits import check_speakers
 from device import pick_device
 from files import write_json
 from losses import ClassificationLoss
-from media.clip import ClipConfig
+from media.clip import FACE, SPEECH, ClipConfig
 from metrics import confusion_matrix
 from models import EmotionModel, accepted_arguments, build_model, model_inputs
 from opts import EVALUATE, DataOptions, Options, run_folder_of
@@ -305,10 +305,19 @@ def _start_from_pretrained(experiment: Experiment) -> None:
     for path in train.pretrain_path:
         report = load_pretrained(experiment.model, Path(path))
         experiment.say(f"{path}: {report}")
+        for difference in _input_differences(experiment, load_checkpoint(Path(path))):
+            experiment.say(f"note: {path} was trained otherwise: {difference}")
         if train.freeze_pretrained:
             part = experiment.model.get_submodule(report.prefix.rstrip("."))
             for name, parameter in part.named_parameters():
                 parameter.requires_grad &= name not in report.matched
+
+
+def _input_differences(experiment: Experiment, start: Checkpoint) -> list[str]:
+    """In what a pretrained part saw or heard otherwise than this run will."""
+    entries = {"face": FACE, "speech": SPEECH}
+    names = tuple(name for modality in start.model.inputs for name in entries[modality])
+    return start.clip_config.differences(experiment.checkpoint.clip_config, names)
 
 
 def _describe(experiment: Experiment, dataset: Any) -> str:

@@ -16,7 +16,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from checkpoint import load_checkpoint
+from checkpoint import load_checkpoint, save_checkpoint
 from losses import ClassificationLoss
 from main import main
 from models import build_model
@@ -215,8 +215,17 @@ def test_mixed_precision_trains_on_the_processor_too(amp: str) -> None:
     assert not torch.equal(before, model.classifier_1[1].weight)
 
 
+def test_a_start_that_saw_other_colours_is_noted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_checkpoint(make_checkpoint("efficientface"), tmp_path / "face.safetensors")
+    start = ["--pretrain_path", str(tmp_path / "face.safetensors"), "--n_epochs", "1"]
+    manifest = make_corpus(tmp_path / "data")
+    _train(manifest, tmp_path, "--model", "face_cnn", "--colour", "grey", *start)
+    assert "colour is rgb here and grey there" in capsys.readouterr().out
+
+
 def test_frozen_parts_stay_as_they_are(tmp_path: Path) -> None:
-    from checkpoint import save_checkpoint
 
     manifest = make_corpus(tmp_path / "data")
     save_checkpoint(make_checkpoint("efficientface"), tmp_path / "face.safetensors")
