@@ -15,6 +15,7 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from command_line import OneLineParser
 from datasets.augment import MODALITY_DROPOUTS
 from datasets.labels import CLASS_SETS
 from media.clip import Colour, PictureChoice
@@ -231,14 +232,8 @@ def parse_options(arguments: Sequence[str] | None = None) -> Options:
     return options
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> typing.NoReturn:
-        """One line, without the usage of sixty flags."""
-        self.exit(2, f"error: {message} (main.py --help lists all flags)\n")
-
-
 def _build_parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = OneLineParser(
         prog="main.py",
         description="Train and score emotion recognition from face and speech, or write the "
         "emotion timeline of recordings.",

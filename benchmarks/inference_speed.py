@@ -7,7 +7,6 @@ short one, and says where the time inside a warm process goes. Status 1 where a 
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import platform
@@ -30,6 +29,7 @@ import torch
 
 import media.ahead
 from benchmarks.clips import loop_packets, make_clip
+from command_line import OneLineParser
 from datasets.demo_clip import make_demo_clip
 from files import write_json
 from inference import TrainingAlignedInference
@@ -126,7 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parse_bench(arguments: Sequence[str] | None = None) -> Bench:
     """Options from a command line."""
-    parser = argparse.ArgumentParser("python -m benchmarks.inference_speed", description=__doc__)
+    parser = OneLineParser("python -m benchmarks.inference_speed", description=__doc__)
     default = Bench()
     parser.add_argument("--seconds", type=float, default=default.seconds, help="of the timed clip")
     parser.add_argument(

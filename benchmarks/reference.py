@@ -10,7 +10,6 @@ windows are those of our road, so both give nearly the same probabilities.
 
 from __future__ import annotations
 
-import argparse
 import math
 import sys
 from collections.abc import Iterator, Sequence
@@ -26,6 +25,7 @@ from facenet_pytorch import MTCNN
 from torch import Tensor
 
 from checkpoint import Checkpoint, load_checkpoint
+from command_line import OneLineParser
 from device import pick_device
 from files import replacing
 from media.clip import (
@@ -44,7 +44,7 @@ from timeline import CLASS_PREFIX
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point. Returns the exit status."""
-    parser = argparse.ArgumentParser("python -m benchmarks.reference", description=__doc__)
+    parser = OneLineParser("python -m benchmarks.reference", description=__doc__)
     parser.add_argument("video", type=Path, help="a video file")
     parser.add_argument("--model_path", type=Path, default=DEFAULT_CHECKPOINT, help="checkpoint")
     parser.add_argument("--output", type=Path, default=Path("results/bench/reference.csv"))

@@ -21,6 +21,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from tqdm import tqdm
 
+from command_line import OneLineParser
 from datasets.annotations import SUBSETS, Record, read_annotations
 from datasets.corpora import CORPORA
 from datasets.fingerprints import (
@@ -307,7 +308,7 @@ def check(options: argparse.Namespace) -> int:
 
 def parse_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line of `python -m datasets.check`."""
-    parser = argparse.ArgumentParser(prog="python -m datasets.check", description=__doc__)
+    parser = OneLineParser(prog="python -m datasets.check", description=__doc__)
     add = parser.add_argument
     add("manifest", nargs="+", help="annotation files; several are checked as one corpus")
     add("--model_path", help="checkpoint whose class names shall agree with the labels")

@@ -21,6 +21,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from command_line import OneLineParser
 from datasets.annotations import Record, write_annotations
 from datasets.cluster import spread_work
 from datasets.corpora import CORPORA, read_corpus
@@ -310,7 +311,7 @@ def _unpacked(root: Path, out: Path) -> Path:
 
 def parse_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line of `python -m datasets.prepare`."""
-    parser = argparse.ArgumentParser(prog="python -m datasets.prepare", description=__doc__)
+    parser = OneLineParser(prog="python -m datasets.prepare", description=__doc__)
     add = parser.add_argument
     default = ClipConfig()
     add(

@@ -360,3 +360,11 @@ def test_a_missing_file_is_listed_and_the_rest_kept(
     assert prepare_main([*arguments, "--detector", "whole"]) == 1
     assert len(read_annotations(tmp_path / "out" / "manifest.csv")) == 1
     assert "absent.mp4" in capsys.readouterr().err
+
+
+def test_an_unknown_corpus_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        prepare_main(["nope", "--root", "x", "--out", "y"])
+    assert stop.value.code == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "invalid choice: 'nope'" in line

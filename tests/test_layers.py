@@ -11,6 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 EVERYTHING = {
+    "command_line",
     "files",
     "device",
     "timeline",
@@ -28,8 +29,8 @@ EVERYTHING = {
     "inference",
     "main",
 }
-BASE = {"files", "device", "timeline", "metrics", "losses"}
 MAY_IMPORT = {
+    "command_line": set(),
     "files": set(),
     "device": set(),
     "timeline": {"files"},
@@ -38,9 +39,9 @@ MAY_IMPORT = {
     "models": set(),
     "media": set(),
     "reports": {"files", "timeline", "metrics"},
-    "datasets": {"files", "media"},
+    "datasets": {"command_line", "files", "media"},
     "checkpoint": {"files", "media", "models", "datasets"},
-    "opts": {"media", "models", "datasets", "timeline"},
+    "opts": {"command_line", "media", "models", "datasets", "timeline"},
     "validation": {"files", "metrics", "datasets"},
     "training": {"files", "models", "datasets", "opts", "validation"},
     "experiment": EVERYTHING - {"inference", "main", "experiment"},
