@@ -19,9 +19,9 @@ from checkpoint import (
     merge_provenance,
     save_checkpoint,
 )
-from datasets import fer2013, ravdess
 from datasets.annotations import Record, read_annotations
 from datasets.augment import AugmentOptions
+from datasets.corpora import CORPORA
 from datasets.labels import resolve_classes
 from datasets.prepare import STORE_NAME, prepare_records
 from datasets.samples import ClipDataset, SampleOptions, StoreSet
@@ -38,7 +38,6 @@ from training import Fit, build_fit, fit, load_state
 from validation import evaluate, predict, write_predictions
 
 _SUBSETS = {"val": "validation", "test": "testing"}
-_LICENCES = {"ravdess": ravdess.LICENCE, "fer2013": fer2013.LICENCE}
 _DEFAULT_BATCH = 32
 
 
@@ -360,11 +359,15 @@ def _provenance(experiment: Experiment) -> dict[str, Any]:
     corpora = {record.dataset or "own" for record in used}
     own = {
         "corpora": corpora,
-        "licence": [f"{name}: {_LICENCES.get(name, 'not stated')}" for name in corpora],
+        "licence": [f"{name}: {_licence_of(name)}" for name in corpora],
         "training_speakers": {record.speaker for record in used if record.speaker},
     }
     started_from = [load_checkpoint(Path(p)).info for p in experiment.options.train.pretrain_path]
     return merge_provenance([own, experiment.checkpoint.info, *started_from])
+
+
+def _licence_of(corpus: str) -> str:
+    return CORPORA[corpus].licence if corpus in CORPORA else "not stated"
 
 
 def _report(experiment: Experiment) -> None:

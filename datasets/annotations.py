@@ -8,7 +8,6 @@ from 1, subset training, validation or testing), and a headed CSV with the colum
 from __future__ import annotations
 
 import csv
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -174,8 +173,3 @@ def _relative(path: str, folder: Path) -> str:
         return ""
     absolute, folder = Path(path).resolve(), folder.resolve()
     return str(absolute.relative_to(folder)) if absolute.is_relative_to(folder) else str(absolute)
-
-
-def media_exists(record: Record) -> bool:
-    """Whether every file that the record names is there."""
-    return all(os.path.exists(path) for path in (record.video, record.audio) if path)  # noqa: PTH110

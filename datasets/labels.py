@@ -7,7 +7,6 @@ from collections.abc import Iterable
 RAVDESS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
 SIX = ("neutral", "happy", "sad", "angry", "fearful", "disgust")
 SEVEN = ("neutral", "happy", "sad", "angry", "fearful", "disgust", "surprised")
-FERPLUS = ("neutral", "happy", "surprised", "sad", "angry", "disgust", "fearful", "contempt")
 AFFECTNET7 = ("neutral", "happy", "sad", "surprised", "fearful", "disgust", "angry")
 
 CLASS_SETS = {"ravdess8": RAVDESS, "seven": SEVEN, "six": SIX}

@@ -17,8 +17,6 @@ from datasets.annotations import Record
 from datasets.labels import RAVDESS
 
 LICENCE = "CC BY-NC-SA 4.0"
-TEST_ACTORS = (5, 10, 16, 19)  # the split published with Chumachenko et al., ICPR 2022
-VALIDATION_ACTORS = (11, 13, 18, 22)
 _NAME = re.compile(r"^(0[123])-(0[12])-(0[1-8])-(0[12])-(0[12])-(0[12])-(\d\d)$")
 _SUFFIXES = {".mp4", ".avi", ".mov", ".mkv", ".wav", ".flac", ".mp3", ".ogg"}
 

@@ -16,7 +16,8 @@ from scipy.optimize import linear_sum_assignment
 
 from checkpoint import Checkpoint, load_checkpoint
 from datasets.labels import SEVEN, canonical
-from datasets.ravdess import TEST_ACTORS, read_records
+from datasets.ravdess import read_records
+from datasets.splits import PROTOCOLS
 from inference import TrainingAlignedInference
 from media.clip import ClipConfig, preprocess, tile_windows
 from media.recording import read_recording
@@ -71,7 +72,7 @@ def _assert_labels_are_in_order(counts: np.ndarray, least_accuracy: float) -> No
 @pytest.mark.data
 def test_speech_labels_are_in_order_by_real_recordings_of_unseen_actors() -> None:
     checkpoint = load_checkpoint(SHIPPED / "speech.safetensors")
-    unseen = {f"ravdess-{actor:02d}" for actor in (1, *TEST_ACTORS)}
+    unseen = {f"ravdess-{actor:02d}" for actor in (1, *PROTOCOLS["ravdess_icpr22"].testing)}
     assert not unseen & set(checkpoint.info["training_speakers"])
     counts = np.zeros((7, 7))
     for record in read_records(SHARED / "ravdess_speech"):
