@@ -3,27 +3,35 @@ spectrogram after it, and to a batch's modalities. All pictures of a clip change
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Collection
+from dataclasses import dataclass, fields, replace
 
 import cv2
 import numpy as np
 import torch
 
-from media.clip import Clip
+from media.clip import MODALITIES, Clip
+from media.landmarks import POINTS, mirror
 
 
 @dataclass(frozen=True)
 class AugmentOptions:
     """Strengths; 0 switches a change off.
 
+    A shift in time is not among them: training windows lie anywhere in a record. Neither is gain:
+    `log_mel` features do not depend on it.
+
     Args:
-        flip: probability of mirroring the pictures.
+        flip: probability of mirroring the pictures and the landmarks.
         rotate: largest rotation, degrees.
         scale: largest change of size, as a natural logarithm.
         shift: largest shift, as a share of the side.
         light: largest relative change of brightness and of contrast.
         erase: probability that a rectangle is blanked.
         soften: probability that pictures are shrunk and enlarged again, as in small faces.
+        compress: probability that pictures are stored as poor JPEG, as in much video.
+        swap: probability that the landmarks' own mean face becomes another speaker's.
         speed: largest relative change of speed (and so pitch) of the sound.
         noise: probability of tilted noise at 5 to 30 dB below the sound.
         tilt: largest spectral tilt (coefficient of a first-order filter).
@@ -38,31 +46,67 @@ class AugmentOptions:
     light: float = 0.3
     erase: float = 0.25
     soften: float = 0.2
+    compress: float = 0.2
+    swap: float = 0.7
     speed: float = 0.1
     noise: float = 0.5
     tilt: float = 0.5
     mask_mels: int = 10
     mask_frames: int = 15
 
+    def only(self, names: Collection[str]) -> AugmentOptions:
+        """These changes and no others."""
+        off = {entry.name: 0 for entry in fields(self) if entry.name not in names}
+        return replace(self, **off)
+
+    def scaled(self, strength: float) -> AugmentOptions:
+        """Every change `strength` times as strong or as frequent; a probability at most 1.
+
+        Raises:
+            ValueError: below 0 or above 3, where brightness would be inverted.
+        """
+        if not 0 <= strength <= 3:
+            raise ValueError(f"augment_strength must lie in 0 to 3, not {strength:g}")
+        scaled: dict[str, float] = {}
+        for entry in fields(self):
+            value = getattr(self, entry.name) * strength
+            scaled[entry.name] = min(1.0, value) if entry.name in _PROBABILITIES else value
+        masks = {name: round(scaled[name]) for name in ("mask_mels", "mask_frames")}
+        return replace(self, **{**scaled, **masks})  # type: ignore[arg-type]
+
+
+_PROBABILITIES = {"flip", "erase", "soften", "compress", "swap", "noise"}
+
 
 def augment_clip(clip: Clip, options: AugmentOptions, rng: np.random.Generator) -> Clip:
-    """Pictures warped, relit and partly erased; sound at another speed, tilted, with noise."""
-    faces, waveform = clip.faces, clip.waveform
+    """Pictures warped, relit and partly erased; landmarks mirrored with them; sound at another
+    speed, tilted, with noise."""
+    faces, points, waveform = clip.faces, clip.points, clip.waveform
+    flip = bool(rng.random() < options.flip)
     if clip.face_mask.any():
-        faces = _augment_faces(faces, clip.face_mask, options, rng)
+        faces = _augment_faces(faces, clip.face_mask, options, flip, rng)
+    if flip:
+        points = mirror(points)
     if clip.has_speech:
         waveform = _augment_waveform(waveform, options, rng)
-    return replace(clip, faces=faces, waveform=waveform)
+    return replace(clip, faces=faces, points=points, waveform=waveform)
 
 
 def _augment_faces(
-    faces: np.ndarray, mask: np.ndarray, options: AugmentOptions, rng: np.random.Generator
+    faces: np.ndarray,
+    mask: np.ndarray,
+    options: AugmentOptions,
+    flip: bool,
+    rng: np.random.Generator,
 ) -> np.ndarray:
     size = faces.shape[1]
     matrix = _random_warp(size, options, rng)
+    if flip:
+        matrix = matrix @ np.array([[-1, 0, size - 1], [0, 1, 0], [0, 0, 1]], dtype=np.float64)
     light = _random_light(options, rng)
     hole = _random_hole(size, rng) if rng.random() < options.erase else None
     small = int(size * rng.uniform(0.3, 0.8)) if rng.random() < options.soften else None
+    quality = int(rng.integers(10, 60)) if rng.random() < options.compress else None
     out = np.zeros_like(faces)
     for index in np.flatnonzero(mask):
         face = faces[index]
@@ -70,11 +114,17 @@ def _augment_faces(
             face = cv2.resize(face, (small, small), interpolation=cv2.INTER_AREA)
             face = cv2.resize(face, (size, size), interpolation=cv2.INTER_LINEAR)
         face = cv2.warpAffine(face, matrix, (size, size), borderMode=cv2.BORDER_REPLICATE)
-        out[index] = cv2.LUT(face, light)
+        face = cv2.LUT(face, light)
+        out[index] = _stored_as_jpeg(face, quality) if quality else face
         if hole is not None:
             top, bottom, left, right = hole
             out[index, top:bottom, left:right] = 128
     return out
+
+
+def _stored_as_jpeg(face: np.ndarray, quality: int) -> np.ndarray:
+    _, data = cv2.imencode(".jpg", face, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR))
 
 
 def _random_light(options: AugmentOptions, rng: np.random.Generator) -> np.ndarray:
@@ -89,8 +139,6 @@ def _random_warp(size: int, options: AugmentOptions, rng: np.random.Generator) -
     scale = float(np.exp(rng.uniform(-options.scale, options.scale)))
     matrix = cv2.getRotationMatrix2D((size / 2, size / 2), angle, scale)
     matrix[:, 2] = matrix[:, 2] + size * rng.uniform(-options.shift, options.shift, 2)
-    if rng.random() < options.flip:
-        matrix = matrix @ np.array([[-1, 0, size - 1], [0, 1, 0], [0, 0, 1]], dtype=np.float64)
     return matrix
 
 
@@ -103,24 +151,32 @@ def _random_hole(size: int, rng: np.random.Generator) -> tuple[int, int, int, in
 def _augment_waveform(
     waveform: np.ndarray, options: AugmentOptions, rng: np.random.Generator
 ) -> np.ndarray:
-    length = len(waveform)
-    speed = 1 + rng.uniform(-options.speed, options.speed)
-    middle = (length - 1) / 2
-    places = middle + (np.arange(length) - middle) * speed
-    changed = np.interp(places, np.arange(length), waveform, left=0.0, right=0.0)
+    changed = _at_speed(waveform, 1 + rng.uniform(-options.speed, options.speed))
     changed = _tilted(changed, rng.uniform(-options.tilt, options.tilt))
     if rng.random() < options.noise:
-        hiss = _tilted(rng.standard_normal(length), rng.uniform(-0.9, 0.5))
+        hiss = rng.standard_normal(len(waveform), dtype=np.float32)
+        hiss = _tilted(hiss, rng.uniform(-0.9, 0.5))
         ratio = 10 ** (-rng.uniform(5, 30) / 20)
-        hiss *= ratio * np.sqrt((changed**2).mean() / ((hiss**2).mean() + 1e-12))
-        changed = changed + hiss
-    return changed.astype(np.float32)
+        power = np.dot(changed, changed) / (np.dot(hiss, hiss) + 1e-9)
+        changed = changed + hiss * np.float32(ratio * math.sqrt(power))
+    return changed
+
+
+def _at_speed(waveform: np.ndarray, speed: float) -> np.ndarray:
+    """(N,) float32 played faster or slower about its middle; zero beyond its ends."""
+    middle = (len(waveform) - 1) / 2
+    places = middle + (np.arange(len(waveform), dtype=np.float32) - middle) * np.float32(speed)
+    before = np.floor(places)
+    share = places - before
+    padded = np.concatenate([np.zeros(1, np.float32), waveform, np.zeros(2, np.float32)])
+    index = np.clip(before.astype(np.int32) + 1, 0, len(waveform) + 1)
+    return padded[index] * (1 - share) + padded[index + 1] * share
 
 
 def _tilted(signal: np.ndarray, coefficient: float) -> np.ndarray:
     """First-order filter: above 0 lifts the treble, below 0 the bass."""
     out = signal.copy()
-    out[1:] -= coefficient * signal[:-1]
+    out[1:] -= np.float32(coefficient) * signal[:-1]
     return out
 
 
@@ -138,6 +194,29 @@ def mask_spectrogram(
     return {**inputs, "speech": speech}
 
 
+def swap_identity(
+    inputs: dict[str, torch.Tensor],
+    speaker: str,
+    mean_faces: dict[str, np.ndarray],
+    probability: float,
+    rng: np.random.Generator,
+) -> dict[str, torch.Tensor]:
+    """The same movements on the mean face of another speaker of the training data.
+
+    Args:
+        inputs: of a sample, with `landmarks` (S, 70, 2).
+        mean_faces: (68, 2) of each speaker.
+    """
+    others = [name for name in mean_faces if name != speaker]
+    if not others or rng.random() >= probability:
+        return inputs
+    change = mean_faces[others[rng.integers(len(others))]] - mean_faces[speaker]
+    landmarks = inputs["landmarks"].clone()
+    kept = inputs["landmarks_mask"]
+    landmarks[kept, :POINTS] += torch.from_numpy(change.astype(np.float32))
+    return {**inputs, "landmarks": landmarks}
+
+
 Batch = dict[str, torch.Tensor]
 MODALITY_DROPOUTS = ("nodropout", "softhard", "noise")
 
@@ -145,34 +224,37 @@ MODALITY_DROPOUTS = ("nodropout", "softhard", "noise")
 def drop_modalities(inputs: Batch, target: torch.Tensor, how: str) -> tuple[Batch, torch.Tensor]:
     """Copies of a batch with a modality weakened or gone, so that a model learns to do without.
 
-    Source: Chumachenko et al., ICPR 2022. `softhard` makes the batch four times as large: clean,
-    sound times c with video times 1 - c, sound gone, video gone. `noise` makes it three times as
-    large: clean, sound replaced by noise, video replaced by noise.
+    Source: Chumachenko et al., ICPR 2022, there for sound and video. `softhard` with two
+    modalities makes the batch four times as large: clean, one times c with the other times 1 - c,
+    each of them gone. `noise` makes it three times as large: clean, each of them replaced by noise.
 
     Args:
-        inputs: `face` (B, T, 3, H, W), `speech` (B, n_mels, L) and their masks.
+        inputs: tensors of each modality, such as `face` (B, T, 3, H, W), and their masks.
         target: (B, C).
         how: one of `MODALITY_DROPOUTS`.
     """
-    if how == "nodropout" or not {"face", "speech"} <= set(inputs):
+    modalities = [name for name in MODALITIES if name in inputs]
+    if how == "nodropout" or len(modalities) < 2:
         return inputs, target
-    face, speech = inputs["face"], inputs["speech"]
+    copies = [inputs]
     if how == "noise":
-        copies = [
-            inputs,
-            {**inputs, "speech": torch.randn_like(speech)},
-            {**inputs, "face": torch.randn_like(face)},
-        ]
+        copies += [{**inputs, name: torch.randn_like(inputs[name])} for name in modalities]
     else:
-        share = torch.rand(len(face), device=face.device)
-        softened = {
-            "speech": speech * share.view(-1, 1, 1),
-            "face": face * (1 - share).view(-1, 1, 1, 1, 1),
-        }
-        copies = [inputs, {**inputs, **softened}, _without(inputs, "speech")]
-        copies.append(_without(inputs, "face"))
+        copies.append(_softened(inputs, modalities))
+        copies += [_without(inputs, name) for name in reversed(modalities)]
     joined = {name: torch.cat([copy[name] for copy in copies]) for name in inputs}
-    return joined, target.repeat(len(copies), 1)
+    return joined, target.repeat(len(copies), *[1] * (target.ndim - 1))
+
+
+def _softened(inputs: Batch, modalities: list[str]) -> Batch:
+    """The last modality times a share c drawn for each sample, all others times 1 - c."""
+    first = inputs[modalities[0]]
+    share = torch.rand(len(first), device=first.device)
+    softened = {}
+    for name in modalities:
+        factor = share if name == modalities[-1] else 1 - share
+        softened[name] = inputs[name] * factor.view(-1, *[1] * (inputs[name].ndim - 1))
+    return {**inputs, **softened}
 
 
 def _without(inputs: Batch, modality: str) -> Batch:
@@ -187,17 +269,33 @@ def _without(inputs: Batch, modality: str) -> Batch:
 def mix_up(inputs: Batch, target: torch.Tensor, alpha: float) -> tuple[Batch, torch.Tensor]:
     """Blend each sample with another of the batch (Zhang et al., ICLR 2018), targets alike.
 
-    Only samples of which both have the same modalities are blended.
+    Only samples of which both have the same modalities are blended. A step that only one of them
+    has is that one's.
     """
     share = float(torch.distributions.Beta(alpha, alpha).sample())
-    order = torch.randperm(len(target))
-    alike = torch.ones(len(target), dtype=torch.bool)
-    for value in inputs.values():
-        if value.dtype == torch.bool:
-            alike &= (value == value[order]).reshape(len(target), -1).all(dim=1).cpu()
-    order = torch.where(alike, order, torch.arange(len(target)))
-    mixed = {
-        name: value if value.dtype == torch.bool else share * value + (1 - share) * value[order]
-        for name, value in inputs.items()
-    }
+    order = torch.randperm(len(target), device=target.device)
+    alike = torch.ones(len(target), dtype=torch.bool, device=target.device)
+    modalities = [name for name in MODALITIES if name in inputs]
+    for name in modalities:
+        present = inputs[f"{name}_mask"].any(dim=1)
+        alike &= present == present[order]
+    order = torch.where(alike, order, torch.arange(len(target), device=target.device))
+    mixed: Batch = {}
+    for name in modalities:
+        value, mask = inputs[name], inputs[f"{name}_mask"]
+        mixed[name] = _blend(value, mask, order, share)
+        mixed[f"{name}_mask"] = mask | mask[order]
     return mixed, share * target + (1 - share) * target[order]
+
+
+def _blend(
+    value: torch.Tensor, mask: torch.Tensor, order: torch.Tensor, share: float
+) -> torch.Tensor:
+    """`share` of each sample and the rest of its partner, weighted by the steps that exist."""
+    own, other = share * mask, (1 - share) * mask[order]
+    weight = own / (own + other).clamp(min=1e-6)
+    weight = (
+        weight.unsqueeze(1) if value.ndim == 3 else weight[:, :, None, None]
+    )  # speech: (B, 1, L)
+    weight = weight if value.ndim < 5 else weight.unsqueeze(-1)
+    return weight * value + (1 - weight) * value[order]

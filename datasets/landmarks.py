@@ -1,34 +1,18 @@
-"""68 points of a face over time (iBUG's order: Sagonas et al., 300 Faces in-the-Wild, 2013).
-
-Two sources: the archive of RAVDESS's landmarks (differences between pictures, 29.97 a second) and
-CSVs of OpenFace 2 (Baltrusaitis et al., FG 2018). `normalise` takes away where the face is, how
-large, and how it is tilted, by the outer corners of the eyes.
-"""
+"""Readers of landmark tracks: the archive of RAVDESS's landmarks (differences between pictures,
+29.97 a second) and CSVs of OpenFace 2 (Baltrusaitis et al., FG 2018)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-POINTS = 68
+from datasets.annotations import Record
+from media.landmarks import POINTS, LandmarkTrack, build_track
+
 RAVDESS_FPS = 30000 / 1001
-LEFT_CORNER, RIGHT_CORNER = 36, 45  # outer corners of the eyes, left and right in the picture
-
-
-@dataclass(frozen=True)
-class LandmarkTrack:
-    """Points of one face.
-
-    Args:
-        points: (T, 68, 2) float32, x to the right and y down.
-        times: (T,) float64 rising seconds; a picture without a face has no entry.
-    """
-
-    points: np.ndarray
-    times: np.ndarray
 
 
 def read_ravdess_archive(path: Path) -> dict[str, LandmarkTrack]:
@@ -48,7 +32,7 @@ def read_ravdess_archive(path: Path) -> dict[str, LandmarkTrack]:
     tracks = {}
     for name, start, end in zip(names.tolist(), offsets[:-1], offsets[1:], strict=True):
         times = np.arange(end - start) / RAVDESS_FPS
-        tracks[str(name)] = LandmarkTrack(points[start:end].astype(np.float32), times)
+        tracks[str(name)] = build_track(points[start:end], times)
     return tracks
 
 
@@ -77,58 +61,32 @@ def read_openface(path: Path, min_confidence: float = 0.8) -> LandmarkTrack:
     if "face_id" in table:
         table = table[table["face_id"] == table["face_id"].mode()[0]]
     points = np.stack([table[xs].to_numpy(), table[ys].to_numpy()], axis=-1)
-    return LandmarkTrack(points.astype(np.float32), table["timestamp"].to_numpy(np.float64))
+    return build_track(points, table["timestamp"].to_numpy(np.float64))
 
 
-def normalise(points: np.ndarray) -> np.ndarray:
-    """Points relative to the eyes, picture by picture.
-
-    The middle between the outer eye corners becomes the origin, their distance 1, and the line
-    through them level. Turning and nodding of the head (yaw, pitch) stay in.
+def find_tracks(source: Path, records: Iterable[Record]) -> dict[str, LandmarkTrack]:
+    """Tracks of records, by key; records that have none there are left out.
 
     Args:
-        points: (T, 68, 2), in any unit.
-
-    Returns:
-        (T, 68, 2) float32.
+        source: RAVDESS's archive (`.npz`), or a folder with OpenFace's `<name of the file>.csv`.
 
     Raises:
-        ValueError: another shape, or eye corners that coincide.
+        ValueError: no such source, or no record has a track in it.
     """
-    if points.ndim != 3 or points.shape[1:] != (POINTS, 2):
-        raise ValueError(f"expected points of shape (T, {POINTS}, 2), not {points.shape}")
-    values = points[..., 0].astype(np.float64) + 1j * points[..., 1]  # (T, 68), y as imaginary
-    left, right = values[:, LEFT_CORNER, None], values[:, RIGHT_CORNER, None]
-    if np.any(left == right):
-        raise ValueError(f"eye corners coincide in picture {int(np.argmax(left == right))}")
-    # Dividing by the complex line between the corners scales and turns at once.
-    values = (values - (left + right) / 2) / (right - left)
-    return np.stack([values.real, values.imag], axis=-1).astype(np.float32)
-
-
-def sample_track(
-    track: LandmarkTrack, times: np.ndarray, max_gap: float = 0.1
-) -> tuple[np.ndarray, np.ndarray]:
-    """Points at the pictures of a clip, linear between neighbours in time.
-
-    Args:
-        track: of the whole recording.
-        times: (S,) seconds.
-        max_gap: seconds; neighbours further apart, or a time as far outside the track, give none.
-
-    Returns:
-        (S, 68, 2) float32, 0 where there are none, and (S,) bool that says where there are.
-    """
-    if not len(track.times):
-        return np.zeros((len(times), POINTS, 2), np.float32), np.zeros(len(times), bool)
-    right = np.searchsorted(track.times, times)
-    before = np.clip(right - 1, 0, len(track.times) - 1)
-    after = np.clip(right, 0, len(track.times) - 1)
-    gap = track.times[after] - track.times[before]
-    known = gap <= max_gap
-    known &= (times >= track.times[0] - max_gap) & (times <= track.times[-1] + max_gap)
-    share = np.divide(times - track.times[before], gap, out=np.zeros(len(times)), where=gap > 0)
-    share = share.astype(np.float32)[:, None, None]
-    points = track.points[before] * (1 - share) + track.points[after] * share
-    points[~known] = 0.0
-    return points, known
+    tracks: dict[str, LandmarkTrack] = {}
+    if source.suffix == ".npz":
+        archive = {name[2:]: track for name, track in read_ravdess_archive(source).items()}
+        for record in records:  # the first two digits tell sound from video of one performance
+            track = archive.get(Path(record.name).stem[2:])
+            if track is not None:
+                tracks[record.key] = track
+    elif source.is_dir():
+        for record in records:
+            path = source / f"{Path(record.name).stem}.csv"
+            if path.exists():
+                tracks[record.key] = read_openface(path)
+    else:
+        raise ValueError(f"--landmarks {source}: give dlib, an .npz archive, or a folder of CSVs")
+    if not tracks:
+        raise ValueError(f"--landmarks {source} holds no track of any of the records")
+    return tracks

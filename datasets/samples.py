@@ -10,15 +10,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 
 from datasets.annotations import Record
-from datasets.augment import AugmentOptions, augment_clip, mask_spectrogram
+from datasets.augment import AugmentOptions, augment_clip, mask_spectrogram, swap_identity
 from datasets.labels import place
 from datasets.store import ClipStore
-from media.clip import STORED, Clip, ClipConfig, Window, preprocess, tile_windows
+from datasets.targets import target_of
+from media.clip import STORED, Clip, ClipConfig, Window, tile_windows
+from media.landmarks import POINTS, normalise
+from media.preprocess import preprocess
 
-MODALITY_ARRAYS = {"face": "faces", "speech": "waveform"}
+MODALITY_ARRAYS = {"face": "faces", "landmarks": "landmarks", "speech": "waveform"}
+_LENGTH_AXIS = {"face": 0, "landmarks": 0, "speech": 1}  # of a sample's tensor, the time
 
 
 class StoreSet:
@@ -47,7 +51,7 @@ class StoreSet:
         raise KeyError(key)
 
     def has(self, key: str, modality: str) -> bool:
-        """Whether a recording has any `face` or `speech`."""
+        """Whether a recording has any `face`, `landmarks` or `speech`."""
         return self.of(key).count(key, MODALITY_ARRAYS[modality]) > 0
 
 
@@ -57,26 +61,32 @@ class SampleOptions:
 
     Args:
         train: one randomly placed window a record, with `augment`; else all windows of each.
+        whole: in place of windows, each record in one piece; samples then differ in length.
         augment: changes in training, None for none.
         lenders: where a record lacks a modality that the model takes, one of these of the same
             label and subset lends its own, drawn anew for each sample in training.
         seed: of every draw, with the epoch and the record.
+        task: what `target` is, see `datasets.targets`.
     """
 
     train: bool = False
+    whole: bool = False
     augment: AugmentOptions | None = None
     lenders: Sequence[Record] = ()
     seed: int = 1
+    task: str = "classification"
 
 
 class ClipDataset(Dataset[dict[str, Any]]):
-    """Samples `{"inputs", "target" (C,) probabilities, "label", "record"}` of labelled records.
+    """Samples of labelled records: `inputs`, `target` (C,), `label`, `record`, and `start` and
+    `end` of the window in seconds.
 
-    Records whose label has no place among the classes, or that hold nothing the model takes, are
-    left out.
+    A training window lies anywhere in its record, anew in each epoch: so the sound is shifted in
+    time. `label` is the class index, 0 in tasks without classes. Records whose label has no place
+    among the classes, that lack a target, or that hold nothing the model takes are left out.
 
     Raises:
-        ValueError: no record is left.
+        ValueError: no record is left, or a target cannot be read.
     """
 
     def __init__(
@@ -88,15 +98,20 @@ class ClipDataset(Dataset[dict[str, Any]]):
         modalities: tuple[str, ...],
         options: SampleOptions,
     ) -> None:
-        self.records = [
-            record
-            for record in records
-            if place(record.label, class_names) is not None
-            and any(stores.has(record.key, modality) for modality in modalities)
-        ]
+        self.task = options.task
+        self.records: list[Record] = []
+        self.labels: list[int] = []  # class index of each record
+        self._targets: list[np.ndarray] = []
+        for record in records:
+            target = target_of(record, options.task, class_names)
+            if target is not None and any(stores.has(record.key, m) for m in modalities):
+                self.records.append(record)
+                self.labels.append(place(record.label, class_names) or 0)
+                self._targets.append(target)
         if not self.records:
+            wanted = "one of the labels" if self.task == "classification" else "all the targets"
             raise ValueError(
-                f"none of {len(records)} records has one of the labels {', '.join(class_names)} "
+                f"none of {len(records)} records has {wanted} {', '.join(class_names)} "
                 f"and the {' or '.join(modalities)} that the model takes"
             )
         self._stores, self.config, self.class_names = stores, config, class_names
@@ -104,15 +119,24 @@ class ClipDataset(Dataset[dict[str, Any]]):
         self.epoch = 0
         self._lenders = self._group_lenders()
         self._items = self._list_items()
+        self._mean_faces = self._measure_faces()
 
     def set_epoch(self, epoch: int) -> None:
         """Every epoch draws other windows, partners and changes; the same again when resumed."""
         self.epoch = epoch
 
     @property
-    def labels(self) -> list[int]:
-        """Class index of each record."""
-        return [place(record.label, self.class_names) or 0 for record in self.records]
+    def targets(self) -> torch.Tensor:
+        """(R, C) of all records."""
+        return torch.from_numpy(np.stack(self._targets))
+
+    def faces(self, index: int) -> np.ndarray:
+        """(P, H, W, 3) uint8 face pictures of a record, as stored."""
+        record = self.records[index]
+        recording = self._stores.of(record.key).recording(record.key)
+        start, end = self._span(record)
+        times = recording.face_times
+        return recording.faces[(times >= start) & (times < end)]
 
     def __len__(self) -> int:
         return len(self._items)
@@ -122,27 +146,56 @@ class ClipDataset(Dataset[dict[str, Any]]):
         record = self.records[index]
         epoch = self.epoch if self._options.train else 0
         rng = np.random.default_rng((self._options.seed, epoch, item))
-        clip = self._cut(record, window, rng)
+        window = window or self._random_window(record, rng)
+        config = (
+            self.config.over(round(window.end - window.start, 2)) if self._whole else self.config
+        )
+        clip = self._cut(record, window, config)
         for modality in self._modalities if self._lenders else ():
             if not self._stores.has(record.key, modality):
                 clip = self._lend(clip, record, modality, rng)
-        inputs = self._to_inputs(clip, rng)
-        target = soft_target(record, self.class_names)
+        inputs = self._to_inputs(clip, config, record.speaker, rng)
         return {
             "inputs": inputs,
-            "target": torch.from_numpy(target),
-            "label": place(record.label, self.class_names),
+            "target": torch.from_numpy(self._targets[index]),
+            "label": self.labels[index],
             "record": index,
+            "start": window.start,
+            "end": window.end,
         }
 
-    def _to_inputs(self, clip: Clip, rng: np.random.Generator) -> dict[str, torch.Tensor]:
+    def _to_inputs(
+        self, clip: Clip, config: ClipConfig, speaker: str, rng: np.random.Generator
+    ) -> dict[str, torch.Tensor]:
         augment = self._options.augment if self._options.train else None
-        if augment is not None:
-            clip = augment_clip(clip, augment, rng)
-        inputs = preprocess(clip, self.config, self._modalities)
-        if augment is not None and "speech" in inputs and clip.has_speech:
+        if augment is None:
+            return preprocess(clip, config, self._modalities)
+        clip = augment_clip(clip, augment, rng)
+        inputs = preprocess(clip, config, self._modalities)
+        if "speech" in inputs and clip.has_speech:
             inputs = mask_spectrogram(inputs, augment, rng)
+        if "landmarks" in inputs and speaker in self._mean_faces:
+            inputs = swap_identity(inputs, speaker, self._mean_faces, augment.swap, rng)
         return inputs
+
+    @property
+    def _whole(self) -> bool:
+        return self._options.whole and not self._options.train
+
+    def _measure_faces(self) -> dict[str, np.ndarray]:
+        """Of each speaker in training, the (68, 2) mean face; empty where none is to be changed."""
+        options = self._options
+        if not options.train or options.augment is None or not options.augment.swap:
+            return {}
+        if "landmarks" not in self._modalities:
+            return {}
+        faces: dict[str, list[np.ndarray]] = defaultdict(list)
+        for record in self.records:
+            track = self._stores.of(record.key).recording(record.key).landmarks
+            if record.speaker and len(track.times):
+                points = normalise(track.points, np.ones(len(track.times), dtype=bool))
+                faces[record.speaker].append(points[:, :POINTS].mean(axis=0))
+        return {speaker: np.mean(found, axis=0) for speaker, found in faces.items()}
 
     def _list_items(self) -> list[tuple[int, Window | None]]:
         if self._options.train:
@@ -156,6 +209,8 @@ class ClipDataset(Dataset[dict[str, Any]]):
     def _windows(self, record: Record) -> list[Window]:
         """Windows side by side over the record; a tail below half a window joins none."""
         start, end = self._span(record)
+        if self._whole:
+            return [Window(start, end)]
         length = self.config.window_seconds
         tiles = tile_windows(end - start, length, length)
         if len(tiles) > 1 and tiles[-1].end - tiles[-1].start < length / 2:
@@ -167,9 +222,8 @@ class ClipDataset(Dataset[dict[str, Any]]):
         end = duration if record.end is None else min(record.end, duration)
         return record.start, max(end, record.start + 1e-3)
 
-    def _cut(self, record: Record, window: Window | None, rng: np.random.Generator) -> Clip:
-        recording = self._stores.of(record.key).recording(record.key)
-        return recording.cut(window or self._random_window(record, rng), self.config)
+    def _cut(self, record: Record, window: Window, config: ClipConfig) -> Clip:
+        return self._stores.of(record.key).recording(record.key).cut(window, config)
 
     def _random_window(self, record: Record, rng: np.random.Generator) -> Window:
         start, end = self._span(record)
@@ -199,9 +253,12 @@ class ClipDataset(Dataset[dict[str, Any]]):
         if not lenders:
             return clip
         lender = lenders[rng.integers(len(lenders))]
-        other = self._cut(lender, None, rng)
+        other = self._cut(lender, self._random_window(lender, rng), self.config)
         if modality == "speech":
-            return replace(clip, waveform=other.waveform, has_speech=other.has_speech)
+            samples, heard = other.sound_samples, other.has_speech
+            return replace(clip, waveform=other.waveform, sound_samples=samples, has_speech=heard)
+        if modality == "landmarks":
+            return replace(clip, points=other.points, points_mask=other.points_mask)
         faces, mask = other.faces, other.face_mask
         if self._stores.of(lender.key).count(lender.key, "faces") == 1:
             faces = np.repeat(faces[mask.argmax()][None], len(faces), axis=0)
@@ -209,13 +266,21 @@ class ClipDataset(Dataset[dict[str, Any]]):
         return replace(clip, faces=faces, face_mask=mask, face_id=other.face_id)
 
 
-def soft_target(record: Record, class_names: tuple[str, ...]) -> np.ndarray:
-    """(C,) float32 probabilities: vote shares among the classes, or 1 for the label."""
-    target = np.zeros(len(class_names), dtype=np.float32)
-    for name, share in record.soft.items():
-        index = place(name, class_names)
-        if index is not None:
-            target[index] += share
-    if target.sum() <= 0:
-        target[place(record.label, class_names) or 0] = 1.0
-    return target / target.sum()
+def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
+    """A batch; samples of different length are padded at the end, where their masks are false."""
+    inputs = {}
+    for name in samples[0]["inputs"]:
+        values = [sample["inputs"][name] for sample in samples]
+        axis = _LENGTH_AXIS.get(name, 0)
+        longest = max(value.shape[axis] for value in values)
+        inputs[name] = torch.stack([_pad(value, axis, longest) for value in values])
+    rest = [{name: v for name, v in sample.items() if name != "inputs"} for sample in samples]
+    return {"inputs": inputs, **default_collate(rest)}
+
+
+def _pad(value: torch.Tensor, axis: int, length: int) -> torch.Tensor:
+    if value.shape[axis] == length:
+        return value
+    padded = value.new_zeros(*value.shape[:axis], length, *value.shape[axis + 1 :])
+    padded.narrow(axis, 0, value.shape[axis]).copy_(value)
+    return padded

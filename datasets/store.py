@@ -9,6 +9,7 @@ writer cuts off.
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,12 @@ import numpy as np
 
 from files import write_json
 from media.clip import STORED, ClipConfig, Recording
+from media.landmarks import POINTS, LandmarkTrack
 
 VERSION = 1
 _FILES = {"faces": np.uint8, "face_times": np.float64, "face_ids": np.int32}
 _FILES |= {"picture_times": np.float64, "waveform": np.int16}
+_FILES |= {"landmarks": np.float32, "landmark_times": np.float64, "landmark_ids": np.int32}
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,6 @@ class StoreWriter:
 
     def __init__(self, folder: Path, config: ClipConfig) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._shape = (config.face_size, config.face_size, 3)
         header = folder / "store.json"
         if header.exists():
             check_config(folder, config)
@@ -52,15 +54,15 @@ class StoreWriter:
         self._ends = _ends(entries)
         self._index = _open_cut(folder / "index.jsonl", length)
         self._data = {
-            name: _open_cut(folder / name, self._ends[name] * self._item_size(name))
+            name: _open_cut(folder / name, self._ends[name] * _item_size(name, config))
             for name in _FILES
         }
 
     def add(self, key: str, recording: Recording) -> None:
         """Append one recording. It is there whole, or not at all."""
         spans = {}
-        for name, dtype in _FILES.items():
-            values = np.ascontiguousarray(getattr(recording, name), dtype=dtype)
+        for name, array in _arrays_of(recording).items():
+            values = np.ascontiguousarray(array, dtype=_FILES[name])
             self._data[name].write(values.tobytes())
             self._data[name].flush()
             spans[name] = (self._ends[name], len(values))
@@ -79,10 +81,6 @@ class StoreWriter:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _item_size(self, name: str) -> int:
-        size = np.dtype(_FILES[name]).itemsize
-        return size * int(np.prod(self._shape)) if name == "faces" else size
 
 
 class ClipStore:
@@ -110,20 +108,41 @@ class ClipStore:
         """The prepared recording. Raises KeyError where it is not in the store."""
         entry = self._entries[key]
         parts: dict[str, Any] = {}
-        for name, (offset, count) in entry.spans.items():
+        for name in _FILES:
+            offset, count = entry.spans.get(name, (0, 0))
             parts[name] = self._arrays[name][offset : offset + count]
-        return Recording(path=Path(key.strip("|")), duration=entry.duration, **parts)
+        track = LandmarkTrack(
+            parts.pop("landmarks"), parts.pop("landmark_times"), parts.pop("landmark_ids")
+        )
+        path = Path(key.strip("|"))
+        return Recording(path=path, duration=entry.duration, landmarks=track, **parts)
 
     def count(self, key: str, name: str) -> int:
-        """How many `faces` or samples of `waveform` a recording has."""
-        return self._entries[key].spans[name][1]
+        """How many `faces`, `landmarks` or samples of `waveform` a recording has."""
+        return self._entries[key].spans.get(name, (0, 0))[1]
 
     def _map(self, name: str, length: int) -> np.ndarray:
-        size = self.config.face_size
-        shape = (length, size, size, 3) if name == "faces" else (length,)
+        shape = (length, *_item_shape(name, self.config))
         if not length:
             return np.zeros(shape, dtype=_FILES[name])
         return np.memmap(self.folder / name, dtype=_FILES[name], mode="r", shape=shape)
+
+
+def _arrays_of(recording: Recording) -> dict[str, np.ndarray]:
+    """What a store keeps of a recording, by the name of its data file."""
+    track = recording.landmarks
+    points = {"landmarks": track.points, "landmark_times": track.times, "landmark_ids": track.ids}
+    return {name: points[name] if name in points else getattr(recording, name) for name in _FILES}
+
+
+def _item_shape(name: str, config: ClipConfig) -> tuple[int, ...]:
+    shapes = {"faces": (config.face_size, config.face_size, 3), "landmarks": (POINTS, 2)}
+    return shapes.get(name, ())
+
+
+def _item_size(name: str, config: ClipConfig) -> int:
+    """Bytes of one item of a data file."""
+    return np.dtype(_FILES[name]).itemsize * math.prod(_item_shape(name, config))
 
 
 def read_config(folder: Path) -> ClipConfig:
@@ -146,6 +165,12 @@ def check_config(folder: Path, config: ClipConfig) -> None:
     differences = read_config(folder).differences(config, STORED)
     if differences:
         raise ValueError(f"store {folder}: {differences[0]}; prepare into another folder")
+
+
+def lacks_landmarks(folder: Path) -> bool:
+    """Whether there is a store that holds recordings, but landmarks of none."""
+    entries, _ = _read_index(folder)
+    return bool(entries) and not _ends(entries)["landmarks"]
 
 
 def _read_index(folder: Path) -> tuple[list[_Entry], int]:

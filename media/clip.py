@@ -1,32 +1,27 @@
-"""From a decoded recording to a model's inputs: windows, clips, and the constants that rule them.
+"""From a decoded recording to clips: windows, what they hold, and the constants that rule them.
 
-The one road for a sample: `read_recording` (media/recording.py) -> `Recording.cut` -> `preprocess`.
-Training, validation, inference and tests all walk it, so every constant on it is in `ClipConfig`,
-which travels with each store of prepared clips and with each checkpoint.
+The one road for a sample: `read_recording` (media/recording.py) -> `Recording.cut` -> `preprocess`
+(media/preprocess.py). Training, validation, inference and tests all walk it, so every constant on
+it is in `ClipConfig`, which travels with each store of prepared clips and with each checkpoint.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
-from dataclasses import asdict, dataclass, fields
-from functools import lru_cache
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
-import torchaudio
 
-MODALITIES = ("face", "speech")
+from media.landmarks import LandmarkTrack, empty_track, sample_track
+
+MODALITIES = ("face", "landmarks", "speech")
 PictureChoice = Literal["last", "even"]
 Colour = Literal["rgb", "bgr", "grey"]
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601 weights of red, green, blue
 TIME_TOLERANCE = 1e-6  # seconds: a picture this little before a boundary belongs to what follows
-LOG_MEL_RANGE = 13.8  # nats (60 dB) kept below the loud frames of a window
-SPEECH_LEVEL_PERCENTILE = 95.0  # of the frame levels of a window: the gain that is taken out
 
 
 @dataclass(frozen=True)
@@ -46,6 +41,7 @@ class ClipConfig:
         detector: `mtcnn`, `yunet`, or `whole` for pictures that are cropped faces already.
         detector_side: longer side of the reduced picture that the detector sees, in pixels.
         detector_stride: the detector looks at every k-th picture.
+        landmark_rate: steps per second of the 68 points.
         sample_rate: of the mono sound, in Hz.
         speech_feature: `log_mel`, or `mfcc` as librosa's defaults give it.
         n_fft, win_length, hop_length: of the short-time spectrum, in samples.
@@ -65,6 +61,7 @@ class ClipConfig:
     detector: Literal["mtcnn", "yunet", "whole"] = "mtcnn"
     detector_side: int = 320
     detector_stride: int = 5
+    landmark_rate: float = 30.0
     sample_rate: int = 16000
     speech_feature: Literal["log_mel", "mfcc"] = "log_mel"
     n_fft: int = 512
@@ -100,6 +97,16 @@ class ClipConfig:
             return 1 + self.window_samples // self.hop_length
         return self.window_samples // self.hop_length
 
+    @property
+    def landmark_steps(self) -> int:
+        """Steps of landmarks in a window (S)."""
+        return max(1, round(self.window_seconds * self.landmark_rate))
+
+    def over(self, seconds: float) -> ClipConfig:
+        """The same for windows of another length, with as many pictures a second."""
+        pictures = max(1, round(self.pictures * seconds / self.window_seconds))
+        return replace(self, window_seconds=seconds, pictures=pictures)
+
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
@@ -130,6 +137,7 @@ class ClipConfig:
 # What a store of prepared clips has baked in, and what each modality's encoder was trained on.
 STORED = ("face_size", "face_margin", "detector", "detector_side", "detector_stride", "sample_rate")
 FACE = ("face_size", "face_margin", "colour", "face_mean", "face_std")
+LANDMARKS = ("landmark_rate",)
 SPEECH = (
     "sample_rate",
     "speech_feature",
@@ -140,6 +148,9 @@ SPEECH = (
     "f_min",
     "f_max",
 )
+
+# What each modality's encoder depends on.
+ENTRIES = {"face": FACE, "landmarks": LANDMARKS, "speech": SPEECH}
 
 # Preprocessing of the checkpoints published with Chumachenko et al., ICPR 2022: 15 pictures spread
 # over 3.6 s, 224 px, blue first, divided by 255; ten MFCCs of sound at 22050 Hz.
@@ -214,7 +225,10 @@ class Clip:
         face_mask: (T,) bool, true where a face was found.
         face_id: identity of the faces, None where there is none.
         face_share: share of the window's pictures that show this face, 0 to 1.
+        points: (S, 68, 2) float32 landmarks in pixels, zeros where `points_mask` is false.
+        points_mask: (S,) bool.
         waveform: (context + N + context,) float32 in [-1, 1], zeros outside the recording.
+        sound_samples: how many of the N lie in the window; the rest is padding after a short one.
         has_speech: false where the recording has no sound or is silent.
     """
 
@@ -223,7 +237,10 @@ class Clip:
     face_mask: np.ndarray
     face_id: int | None
     face_share: float
+    points: np.ndarray
+    points_mask: np.ndarray
     waveform: np.ndarray
+    sound_samples: int
     has_speech: bool
 
 
@@ -242,6 +259,7 @@ class Recording:
         face_times: (P,) presentation times of those pictures, in seconds, ascending.
         face_ids: (P,) identity of each.
         picture_times: (Q,) presentation times of all pictures, with and without a face.
+        landmarks: points of a face over time, empty where none were looked for.
         sound_start: index, counted from time 0, of the first sample in `waveform`.
     """
 
@@ -252,6 +270,7 @@ class Recording:
     face_times: np.ndarray
     face_ids: np.ndarray
     picture_times: np.ndarray
+    landmarks: LandmarkTrack = field(default_factory=empty_track)
     sound_start: int = 0
 
     def cut(self, window: Window, config: ClipConfig) -> Clip:
@@ -261,14 +280,18 @@ class Recording:
         face_id = _followed_identity(self.face_ids[inside])
         chosen = np.flatnonzero(inside)[self.face_ids[inside] == face_id] if inside.any() else []
         faces, mask = self._pick_faces(np.asarray(chosen, dtype=int), window, config)
-        waveform = self._cut_sound(window, config)
+        points, points_mask = self._sample_points(face_id, window, config)
+        waveform, sound_samples = self._cut_sound(window, config)
         return Clip(
             window=window,
             faces=faces,
             face_mask=mask,
             face_id=face_id,
             face_share=min(1.0, len(chosen) / shown) if shown else 0.0,
+            points=points,
+            points_mask=points_mask,
             waveform=waveform,
+            sound_samples=sound_samples,
             has_speech=_is_audible(waveform, config),
         )
 
@@ -285,7 +308,17 @@ class Recording:
         faces[slots], mask[slots] = self.faces[chosen], True
         return faces, mask
 
-    def _cut_sound(self, window: Window, config: ClipConfig) -> np.ndarray:
+    def _sample_points(
+        self, face_id: int | None, window: Window, config: ClipConfig
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The followed face's points at even steps; those past a short window's end are missing."""
+        times = window.start + (np.arange(config.landmark_steps) + 0.5) / config.landmark_rate
+        points, known = sample_track(self.landmarks.of(face_id), times)
+        known &= times < window.end
+        points[~known] = 0.0
+        return points, known
+
+    def _cut_sound(self, window: Window, config: ClipConfig) -> tuple[np.ndarray, int]:
         context = config.speech_context
         start = round(window.start * config.sample_rate)
         length = config.window_samples
@@ -296,7 +329,7 @@ class Recording:
         low, high = max(first, 0), min(last, len(self.waveform))
         if high > low:
             out[low - first : high - first] = self.waveform[low:high] / np.float32(32768.0)
-        return out
+        return out, held
 
 
 def _between(times: np.ndarray, window: Window) -> np.ndarray:
@@ -332,78 +365,3 @@ def _is_audible(waveform: np.ndarray, config: ClipConfig) -> bool:
         return False
     loudest = float(np.sqrt((frames.astype(np.float64) ** 2).mean(axis=1).max()))
     return 20 * math.log10(loudest + 1e-12) > config.silence_dbfs
-
-
-def preprocess(
-    clip: Clip, config: ClipConfig, modalities: Collection[str] = MODALITIES
-) -> dict[str, torch.Tensor]:
-    """A model's inputs for one clip, deterministically, of the modalities that it takes.
-
-    Returns:
-        `face` (T, 3, H, W) float32, `face_mask` (T,) bool, `speech` (n_mels, L) float32,
-        `speech_mask` () bool. What is missing is zero and its mask is false.
-    """
-    inputs: dict[str, torch.Tensor] = {}
-    if "face" in modalities:
-        inputs["face"] = _normalise_faces(clip.faces, clip.face_mask, config)
-        inputs["face_mask"] = torch.from_numpy(clip.face_mask)
-    if "speech" in modalities:
-        feature = {"log_mel": _log_mel, "mfcc": _mfcc}[config.speech_feature]
-        silence = torch.zeros(config.n_mels, config.speech_frames)
-        inputs["speech"] = feature(clip.waveform, config) if clip.has_speech else silence
-        inputs["speech_mask"] = torch.tensor(clip.has_speech)
-    return inputs
-
-
-def _normalise_faces(faces: np.ndarray, mask: np.ndarray, config: ClipConfig) -> torch.Tensor:
-    """(T, H, W, 3) uint8 RGB -> (T, 3, H, W) float32, colour order and scale as configured."""
-    pictures = torch.from_numpy(np.ascontiguousarray(faces.transpose(0, 3, 1, 2)))
-    if config.colour == "bgr":
-        pictures = pictures.flip(1)
-    elif config.colour == "grey":
-        luma = (pictures.float() * torch.tensor(LUMA).view(1, 3, 1, 1)).sum(dim=1, keepdim=True)
-        pictures = luma.expand(-1, 3, -1, -1)
-    mean = torch.tensor(config.face_mean).view(1, 3, 1, 1)
-    std = torch.tensor(config.face_std).view(1, 3, 1, 1)
-    scaled = (pictures.float() / 255.0 - mean) / std
-    return scaled * torch.from_numpy(mask).view(-1, 1, 1, 1)
-
-
-@lru_cache(maxsize=8)
-def _mel_transform(config: ClipConfig) -> torchaudio.transforms.MelSpectrogram:
-    return torchaudio.transforms.MelSpectrogram(
-        sample_rate=config.sample_rate,
-        n_fft=config.n_fft,
-        win_length=config.win_length,
-        hop_length=config.hop_length,
-        f_min=config.f_min,
-        f_max=config.f_max,
-        n_mels=config.n_mels,
-        center=False,
-    )
-
-
-def _log_mel(waveform: np.ndarray, config: ClipConfig) -> torch.Tensor:
-    """(n_mels, L) log-mel power, independent of gain, about -2 to 2.
-
-    Frame i is centred on the middle of the i-th hop of the window. From the natural logarithm the
-    95th percentile of the frames' levels is taken away; what lies over 60 dB below it is cut off.
-    """
-    power = _mel_transform(config)(torch.from_numpy(waveform))  # (n_mels, L)
-    level = torch.quantile((power.sum(dim=0) + 1e-10).log(), SPEECH_LEVEL_PERCENTILE / 100.0)
-    relative = ((power + 1e-10).log() - level).clamp(min=-LOG_MEL_RANGE)
-    return (relative + LOG_MEL_RANGE / 2) / (LOG_MEL_RANGE / 4)
-
-
-def _mfcc(waveform: np.ndarray, config: ClipConfig) -> torch.Tensor:
-    """(n_mels, L) cepstral coefficients with librosa's defaults, as the published models take."""
-    import librosa  # slow to import, and only the imported checkpoints need it
-
-    coefficients = librosa.feature.mfcc(
-        y=waveform,
-        sr=config.sample_rate,
-        n_mfcc=config.n_mels,
-        n_fft=config.n_fft,
-        hop_length=config.hop_length,
-    )
-    return torch.from_numpy(np.ascontiguousarray(coefficients, dtype=np.float32))

@@ -22,6 +22,7 @@ from facenet_pytorch.models.utils.detect_face import detect_face
 from torch import nn
 
 from media.clip import ClipConfig
+from media.landmarker import Landmarker, locate_points
 from media.people import LINK_IOU, Face, People, has_face, iou
 from media.video import Picture, Square
 
@@ -214,11 +215,15 @@ def _shift_inside(start: int, side: int, length: int) -> int:
 
 @dataclass(frozen=True)
 class FacePicture:
-    """What became of one picture: (S, S, 3) uint8 RGB of the followed face, or None."""
+    """What became of one picture: (S, S, 3) uint8 RGB of the followed face, or None.
+
+    `points` are its (68, 2) landmarks in pixels of the picture as displayed, where asked for.
+    """
 
     time: float
     face: np.ndarray | None
     face_id: int = -1
+    points: np.ndarray | None = None
 
 
 class FaceTracker:
@@ -227,11 +232,19 @@ class FaceTracker:
     The detector sees every `detector_stride`-th picture, reduced to `detector_side`. Between two
     such key pictures a box is interpolated if both show the same face in nearly the same place;
     otherwise pictures between are looked at, down to neighbours. No box outlives its sighting.
+
+    Args:
+        detector: finds boxes.
+        config: the constants.
+        landmarker: finds points in the followed face's box; with None there are none.
     """
 
-    def __init__(self, detector: Detector, config: ClipConfig) -> None:
+    def __init__(
+        self, detector: Detector, config: ClipConfig, landmarker: Landmarker | None = None
+    ) -> None:
         self._config = config
         self._detector = detector
+        self._landmarker = landmarker
         self._people = People()
         self._anchor: tuple[Picture, Face | None] | None = None  # the last key picture
         self._pending: list[Picture] = []
@@ -343,7 +356,10 @@ class FaceTracker:
             return FacePicture(picture.time, None)
         square = face_square(face.box, self._config.face_margin, *picture.size)
         cropped = picture.crop(square, self._config.face_size)
-        return FacePicture(picture.time, cropped, face.face_id)
+        points = None
+        if self._landmarker is not None:
+            points = locate_points(self._landmarker, picture, face.box)
+        return FacePicture(picture.time, cropped, face.face_id, points)
 
 
 def _close_gap(pictures: list[Picture], faces: list[Face | None], left: int, right: int) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import av
 import numpy as np
@@ -27,8 +28,12 @@ from media.demux import (
     read_packets,
 )
 from media.errors import MediaError
-from media.faces import Detector, FacePicture, FaceTracker
+from media.landmarks import MAX_GAP, LandmarkTrack
 from media.video import PictureTrack
+
+if TYPE_CHECKING:
+    from media.faces import Detector, FacePicture, FaceTracker
+    from media.landmarker import Landmarker
 
 # Decoded in a thread while faces are looked for: enough to bridge one batch of the detector.
 PACKETS_AHEAD, BYTES_AHEAD = 48, 96 * 2**20
@@ -89,6 +94,7 @@ def read_recording(
     config: ClipConfig,
     detector: Detector | None,
     progress: Callable[[float], None] | None = None,
+    landmarker: Landmarker | None = None,
 ) -> Recording:
     """Decode a whole file. For short files: it is held in memory.
 
@@ -99,12 +105,15 @@ def read_recording(
         config: the constants.
         detector: finds faces; with None no picture is decoded, for speech alone.
         progress: is told the share that is done, 0 to 1.
+        landmarker: finds the 68 points of the followed face; with None there are none.
 
     Raises:
+        ValueError: a landmarker without a detector, in whose boxes it would look.
         MediaError: the file cannot be used.
     """
+    _check_finders(detector, landmarker)
     recording = _empty_recording(path, config)
-    blocks = list(_report(_read_blocks(path, config, detector), path, progress))
+    blocks = list(_report(_read_blocks(path, config, detector, landmarker), path, progress))
     return _extend(recording, blocks)
 
 
@@ -114,30 +123,41 @@ def stream_clips(
     detector: Detector | None,
     hop_seconds: float,
     progress: Callable[[float], None] | None = None,
+    landmarker: Landmarker | None = None,
 ) -> Iterator[Clip]:
     """Clips of the windows that tile a file, as it is decoded. Memory does not grow with length.
 
     They equal those cut from `read_recording` at the windows of `tile_windows`.
 
     Raises:
-        ValueError: the hop is not positive, or longer than a window.
+        ValueError: the hop is not positive, or longer than a window; a landmarker without a
+            detector.
         MediaError: the file cannot be used (when the first clip is asked for).
     """
     check_hop(config.window_seconds, hop_seconds)
-    return _slide(path, config, detector, hop_seconds, progress)
+    _check_finders(detector, landmarker)
+    blocks = _report(_read_blocks(path, config, detector, landmarker), path, progress)
+    context = (config.speech_context + 1) / config.sample_rate  # seconds; 1 sample for rounding
+    if landmarker is not None:
+        context = max(context, MAX_GAP)
+    return _slide(_empty_recording(path, config), blocks, config, hop_seconds, context)
+
+
+def _check_finders(detector: Detector | None, landmarker: Landmarker | None) -> None:
+    if landmarker is not None and detector is None:
+        raise ValueError("points are looked for in the boxes of faces: name a detector too")
 
 
 def _slide(
-    path: Path,
+    recording: Recording,
+    blocks: Iterator[_Block],
     config: ClipConfig,
-    detector: Detector | None,
     hop_seconds: float,
-    progress: Callable[[float], None] | None,
+    context: float,
 ) -> Iterator[Clip]:
-    recording = _empty_recording(path, config)
-    context = (config.speech_context + 1) / config.sample_rate  # seconds; 1 sample for rounding
+    """Clips from blocks; each sees `context` seconds on both sides of its window."""
     index = 0
-    for block in _report(_read_blocks(path, config, detector), path, progress):
+    for block in blocks:
         recording = _extend(recording, [block])
         window = window_at(index, config.window_seconds, hop_seconds)
         while window.end + context <= recording.duration:
@@ -179,7 +199,20 @@ def _extend(recording: Recording, blocks: list[_Block]) -> Recording:
         picture_times=np.concatenate(
             [recording.picture_times, [picture.time for picture in pictures]]
         ),
+        landmarks=_extend_track(recording.landmarks, shown),
         sound_start=recording.sound_start,
+    )
+
+
+def _extend_track(track: LandmarkTrack, shown: list[FacePicture]) -> LandmarkTrack:
+    located = [picture for picture in shown if picture.points is not None]
+    if not located:
+        return track
+    points = np.stack([picture.points for picture in located if picture.points is not None])
+    return LandmarkTrack(
+        points=np.concatenate([track.points, points.astype(np.float32)]),
+        times=np.concatenate([track.times, [picture.time for picture in located]]),
+        ids=np.concatenate([track.ids, [picture.face_id for picture in located]]).astype(np.int32),
     )
 
 
@@ -195,6 +228,7 @@ def _drop_before(recording: Recording, seconds: float, config: ClipConfig) -> Re
         face_times=recording.face_times[faces],
         face_ids=recording.face_ids[faces],
         picture_times=recording.picture_times[recording.picture_times >= seconds],
+        landmarks=recording.landmarks.keep(recording.landmarks.times >= seconds),
         sound_start=recording.sound_start + dropped,
     )
 
@@ -213,10 +247,24 @@ def _report(
     progress(1.0)
 
 
-def _read_blocks(path: Path, config: ClipConfig, detector: Detector | None) -> Iterator[_Block]:
+def _build_tracker(
+    detector: Detector, config: ClipConfig, landmarker: Landmarker | None
+) -> FaceTracker:
+    from media.faces import FaceTracker  # takes seconds to import, and sound alone needs none
+
+    return FaceTracker(detector, config, landmarker)
+
+
+def _read_blocks(
+    path: Path,
+    config: ClipConfig,
+    detector: Detector | None,
+    landmarker: Landmarker | None = None,
+) -> Iterator[_Block]:
+    tracker = None if detector is None else _build_tracker(detector, config, landmarker)
     with open_media(path) as container:
         video, audio = choose_streams(container, path)
-        decoding = _Decoding(config, detector, video, audio)
+        decoding = _Decoding(config, tracker, video, audio)
         handed_on = 0.0
         streams = [stream for stream in (video, audio) if stream is not None]
         unwanted = video if detector is None else None
@@ -260,14 +308,14 @@ class _Decoding:
     def __init__(
         self,
         config: ClipConfig,
-        detector: Detector | None,
+        tracker: FaceTracker | None,
         video: av.VideoStream | None,
         audio: av.AudioStream | None,
     ) -> None:
         origin = read_origin([stream for stream in (video, audio) if stream is not None])
         self._sound = SoundTrack(config.sample_rate, origin) if audio else None
         self._track = PictureTrack(video, origin) if video else None
-        self._tracker = FaceTracker(detector, config) if video and detector else None
+        self._tracker = tracker if video else None
         self._samples: list[np.ndarray] = []
         self._pictures: list[FacePicture] = []
         self._settled = 0.0  # seconds: pictures before have their faces

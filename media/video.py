@@ -113,6 +113,35 @@ class Picture:
             regions.append(_resize(_cut_region(plane, region), (side, side)))
         return self._to_rgb(regions)
 
+    def crop_luma(self, square: Square, side: int) -> np.ndarray:
+        """(side, side) uint8, 0 black to 255 white, of exactly a displayed square.
+
+        It is interpolated linearly; the border repeats beyond the picture.
+        """
+        region = cv2.warpAffine(
+            self.planes[0],
+            self._to_stored(square, side),
+            (side, side),
+            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_REPLICATE,
+        )
+        red = self.matrix[0].astype(float)  # of grey, whose chroma is 128, as of any other
+        black = red[1:-1].sum() * 128 + red[-1]
+        return cv2.convertScaleAbs(region, alpha=red[0], beta=black)
+
+    def _to_stored(self, square: Square, side: int) -> np.ndarray:
+        """(2, 3) from pixels of a displayed square, of which `side` fill its side, to stored."""
+        width, height = self.size
+        step = square.side / side
+        x = np.array([step, 0.0, square.left + (step - 1) / 2])
+        y = np.array([0.0, step, square.top + (step - 1) / 2])
+        x = np.array([0.0, 0.0, width - 1]) - x if self.orientation.flip_x else x
+        y = np.array([0.0, 0.0, height - 1]) - y if self.orientation.flip_y else y
+        if self.orientation.transpose:
+            x, y, width = y, x, height
+        squeeze = self.planes[0].shape[1] / width
+        return np.stack([squeeze * x + [0.0, 0.0, (squeeze - 1) / 2], y])
+
     def _stored_region(self, square: Square) -> tuple[int, int, int, int]:
         """Left, top, right, bottom in stored pixels, all even."""
         width, height = self.size

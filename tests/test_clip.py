@@ -12,16 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from media.clip import (
-    LEGACY,
-    LOG_MEL_RANGE,
-    ClipConfig,
-    Recording,
-    Window,
-    preprocess,
-    tile_windows,
-    window_at,
-)
+from media.clip import LEGACY, ClipConfig, Recording, Window, tile_windows, window_at
+from media.landmarks import build_track
+from media.preprocess import LOG_MEL_RANGE, preprocess
 
 CONFIG = ClipConfig(face_size=16)
 RATE = CONFIG.sample_rate
@@ -134,7 +127,7 @@ def test_a_face_that_is_missing_is_masked_not_repeated() -> None:
     inputs = preprocess(gone, CONFIG)
     assert not inputs["face"].any()
     assert not inputs["face_mask"].any()
-    assert inputs["speech_mask"]
+    assert inputs["speech_mask"].all()
 
 
 def test_a_window_shows_one_person_only() -> None:
@@ -156,7 +149,7 @@ def test_a_silent_window_has_no_speech(level_dbfs: float | None) -> None:
     clip = recording.cut(Window(0.0, 1.0), CONFIG)
     assert not clip.has_speech
     inputs = preprocess(clip, CONFIG)
-    assert not inputs["speech_mask"]
+    assert not inputs["speech_mask"].any()
     assert not inputs["speech"].any()
     assert inputs["face"].any()
 
@@ -189,9 +182,37 @@ def test_inputs_have_the_shapes_that_the_configuration_promises() -> None:
         assert {name: value.dtype for name, value in inputs.items()} == {
             "face": torch.float32,
             "face_mask": torch.bool,
+            "landmarks": torch.float32,
+            "landmarks_mask": torch.bool,
             "speech": torch.float32,
             "speech_mask": torch.bool,
         }
+
+
+def test_frames_past_a_short_window_are_masked_and_do_not_count() -> None:
+    recording = make_recording()
+    whole = preprocess(recording.cut(Window(1.0, 1.5), CONFIG.over(0.5)), CONFIG.over(0.5))
+    padded = preprocess(recording.cut(Window(1.0, 1.5, partial=True), CONFIG), CONFIG)
+    frames = whole["speech"].shape[1]
+    assert padded["speech_mask"].tolist() == [True] * frames + [False] * frames
+    assert not padded["speech"][:, frames:].any()
+    inner = slice(0, frames - 2)  # the last frames look beyond the window, where padding is
+    assert torch.allclose(padded["speech"][:, inner], whole["speech"][:, inner], atol=0.05)
+
+
+def test_landmarks_are_cut_by_the_same_times_as_pictures() -> None:
+    times = np.arange(0, 3, 1 / 25)
+    points = np.random.default_rng(0).normal(size=(1, 68, 2)) * 20 + 300
+    track = build_track(points + 100 * times[:, None, None], times)
+    recording = replace(make_recording(), landmarks=track)
+    clip = recording.cut(Window(1.0, 2.0), CONFIG)
+    assert clip.points.shape == (CONFIG.landmark_steps, 68, 2)
+    middles = 1.0 + (np.arange(30) + 0.5) / 30
+    assert np.allclose(clip.points[:, 0, 0] - points[0, 0, 0], 100 * middles, atol=1e-3)
+    assert clip.points_mask.all()
+    late = replace(recording, landmarks=track.keep(times > 1.5)).cut(Window(1.0, 2.0), CONFIG)
+    assert late.points_mask.sum() == pytest.approx(18, abs=1)
+    assert not late.points[~late.points_mask].any()
 
 
 def test_legacy_inputs_have_the_published_shapes() -> None:
