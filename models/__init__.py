@@ -1,17 +1,53 @@
 """Tensors to logits. Opens no file. Importing the package registers every architecture."""
 
-from models import efficientface, face_cnn, late_fusion, multimodalcnn, speech_cnn
-from models.registry import EmotionModel, accepted_arguments, build_model, list_models, model_inputs
+from models import (
+    cnn_ae_lstm,
+    cnn_simple,
+    cnn_temporal,
+    efficientface,
+    face_cnn,
+    landmark_tcn,
+    late_fusion,
+    multimodalcnn,
+    resnet3d_lstm,
+    resnet50,
+    resnet_vit_hybrid,
+    speech_cnn,
+    speech_crnn,
+    vit_b_16,
+    vit_scratch,
+)
+from models.registry import (
+    EmotionModel,
+    accepted_arguments,
+    build_model,
+    list_models,
+    model_inputs,
+    set_checkpointing,
+    set_trainable,
+)
 
 __all__ = [
     "EmotionModel",
     "accepted_arguments",
     "build_model",
+    "cnn_ae_lstm",
+    "cnn_simple",
+    "cnn_temporal",
     "efficientface",
     "face_cnn",
+    "landmark_tcn",
     "late_fusion",
     "list_models",
     "model_inputs",
     "multimodalcnn",
+    "resnet3d_lstm",
+    "resnet50",
+    "resnet_vit_hybrid",
+    "set_checkpointing",
+    "set_trainable",
     "speech_cnn",
+    "speech_crnn",
+    "vit_b_16",
+    "vit_scratch",
 ]

@@ -15,7 +15,7 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
-from models.layers import masked_mean
+from models.layers import encode_existing, masked_mean
 from models.registry import EmotionModel, register_model
 
 REPEATS = (4, 8, 4)
@@ -177,18 +177,7 @@ class EfficientFaceTrunk(EmotionModel):
 
         Pictures that are masked out are not computed and do not touch batch statistics.
         """
-        batch, length = face.shape[:2]
-        pictures = face.flatten(0, 1)
-        if face_mask is None or bool(face_mask.all()):
-            features = self.encode_pictures(pictures)
-        else:
-            kept = face_mask.flatten()
-            features = pictures.new_zeros(batch * length, FEATURES)
-            if bool(kept.any()):
-                encoded = self.encode_pictures(pictures[kept])
-                features = features.to(encoded.dtype)
-                features[kept] = encoded
-        return features.unflatten(0, (batch, length)).transpose(1, 2)
+        return encode_existing(self.encode_pictures, face, face_mask, FEATURES)
 
 
 @register_model("efficientface")
@@ -197,13 +186,19 @@ class EfficientFace(EfficientFaceTrunk):
 
     inputs = ("face",)
     head = ("fc",)
+    source = "Zhao, Liu and Zhou, AAAI 2021"
+    width = FEATURES
 
     def __init__(self, num_classes: int = 7, dropout: float = 0.0) -> None:
         super().__init__()
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(FEATURES, num_classes) if num_classes else nn.Identity()
 
+    def sequence(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(B, T, 3, H, W), (B, T) bool -> (B, 1024, T)."""
+        return self.encode(x, mask)
+
     def forward(self, face: Tensor, face_mask: Tensor | None = None) -> dict[str, Tensor]:
         """(B, T, 3, H, W), (B, T) bool -> {"logits": (B, C)}; 1024 features where C is 0."""
-        pooled = masked_mean(self.encode(face, face_mask), face_mask)
+        pooled = masked_mean(self.sequence(face, face_mask), face_mask)
         return {"logits": self.fc(self.dropout(pooled))}

@@ -28,6 +28,7 @@ class FaceCNN(EfficientFaceTrunk):
 
     inputs = ("face",)
     head = ("classifier_1",)
+    source = "Chumachenko et al., ICPR 2022"
     middle_width, width = 64, 128
 
     def __init__(self, num_classes: int = 7) -> None:
@@ -39,13 +40,13 @@ class FaceCNN(EfficientFaceTrunk):
         head = nn.Linear(self.width, num_classes) if num_classes else nn.Identity()
         self.classifier_1 = nn.Sequential(head)
 
-    def early(self, features: Tensor, face_mask: Tensor | None = None) -> Tensor:
-        """(B, 1024, T) -> (B, 64, T)."""
-        return self._pass(features, (self.conv1d_0, self.conv1d_1), face_mask)
+    def early(self, face: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """(B, T, 3, H, W), (B, T) bool -> (B, 64, T), and the mask."""
+        return self._pass(self.encode(face, mask), (self.conv1d_0, self.conv1d_1), mask), mask
 
-    def late(self, x: Tensor, face_mask: Tensor | None = None) -> Tensor:
-        """(B, 64, T) -> (B, 128, T)."""
-        return self._pass(x, (self.conv1d_2, self.conv1d_3), face_mask)
+    def late(self, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """(B, 64, T) -> (B, 128, T), and the mask."""
+        return self._pass(x, (self.conv1d_2, self.conv1d_3), mask), mask
 
     @staticmethod
     def _pass(x: Tensor, blocks: tuple[nn.Module, ...], mask: Tensor | None) -> Tensor:
@@ -56,5 +57,5 @@ class FaceCNN(EfficientFaceTrunk):
 
     def forward(self, face: Tensor, face_mask: Tensor | None = None) -> dict[str, Tensor]:
         """(B, T, 3, H, W), (B, T) bool -> {"logits": (B, C)}; 128 features where C is 0."""
-        x = self.late(self.early(self.encode(face, face_mask), face_mask), face_mask)
+        x, _ = self.late(*self.early(face, face_mask))
         return {"logits": self.classifier_1(masked_mean(x, face_mask))}

@@ -14,30 +14,33 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fusion import METHODS, fit_combination
 from models.registry import EmotionModel, build_model, register_model
 
-METHODS = ("mean", "product", "weighted", "stacking")
-MODALITIES = ("face", "speech")
+MODALITIES = ("face", "landmarks", "speech")
 
 
 @register_model("late_fusion")
 class LateFusion(EmotionModel):
-    """A face classifier and a speech classifier of the same classes.
+    """Classifiers of the same classes, each of one modality; at least two of them.
 
     Args:
-        face, speech: {"name": ..., "arguments": {...}} of each member, as checkpoints hold them.
-        num_classes: classes of both.
+        face, landmarks, speech: {"name": ..., "arguments": {...}} of each member, as checkpoints
+            hold them; None for no such member.
+        num_classes: classes of all.
         late_method: one of `METHODS`.
     """
 
-    inputs = ("face", "speech")
+    inputs: tuple[str, ...] = MODALITIES
     head = ("stack",)
+    source = "rules: Kittler et al., On combining classifiers, PAMI 1998"
     weight: Tensor
 
     def __init__(
         self,
-        face: dict[str, Any],
-        speech: dict[str, Any],
+        face: dict[str, Any] | None = None,
+        landmarks: dict[str, Any] | None = None,
+        speech: dict[str, Any] | None = None,
         num_classes: int = 7,
         late_method: str = "product",
     ) -> None:
@@ -46,43 +49,41 @@ class LateFusion(EmotionModel):
             choices = ", ".join(METHODS)
             raise ValueError(f"unknown late_method {late_method!r}; choose from {choices}")
         self.method = late_method
+        given = {"face": face, "landmarks": landmarks, "speech": speech}
+        parts = {name: part for name, part in given.items() if part is not None}
+        if len(parts) < 2:
+            raise ValueError("a late fusion needs at least two of face, landmarks and speech")
+        self.inputs = tuple(parts)
         self.members = nn.ModuleDict(
-            {
-                "face": build_model(face["name"], **face["arguments"]),
-                "speech": build_model(speech["name"], **speech["arguments"]),
-            }
+            {name: build_model(part["name"], **part["arguments"]) for name, part in parts.items()}
         )
-        self.register_buffer("weight", torch.full((2,), 0.5))
+        self.register_buffer("weight", torch.full((len(parts),), 1 / len(parts)))
         if late_method == "stacking":
-            self.stack = nn.Linear(2 * num_classes, num_classes)
+            self.stack = nn.Linear(len(parts) * num_classes, num_classes)
             _start_as_product(self.stack)
 
-    def forward(
-        self,
-        face: Tensor,
-        speech: Tensor,
-        face_mask: Tensor | None = None,
-        speech_mask: Tensor | None = None,
-    ) -> dict[str, Tensor]:
+    def forward(self, **inputs: Tensor) -> dict[str, Tensor]:
         """Combine.
+
+        Args:
+            inputs: of each member its modality and, if some may be missing, `<name>_mask`.
 
         Returns:
             `logits` (B, C), the combined log-probabilities (uniform where nothing is there), and
-            the members' own `face_logits` and `speech_logits`.
+            the members' own such as `face_logits`.
         """
-        logits = {
-            "face": self.members["face"](face, face_mask)["logits"],
-            "speech": self.members["speech"](speech, speech_mask)["logits"],
-        }
-        ones = torch.ones(len(face), dtype=torch.bool, device=face.device)
-        seen = ones if face_mask is None else face_mask.any(dim=1)
-        heard = ones if speech_mask is None else speech_mask
-        log_p = torch.stack([logits[m].float().log_softmax(dim=-1) for m in MODALITIES], dim=1)
-        combined = self.combine(log_p, torch.stack([seen, heard], dim=1))
-        return {"logits": combined, **{f"{m}_logits": logits[m] for m in MODALITIES}}
+        logits, present = {}, []
+        for name, member in self.members.items():
+            x, mask = inputs[name], inputs.get(f"{name}_mask")
+            logits[name] = member(x, mask)["logits"]
+            there = torch.ones(len(x), dtype=torch.bool, device=x.device)
+            present.append(there if mask is None else mask.any(dim=1))
+        log_p = torch.stack([logits[m].float().log_softmax(dim=-1) for m in self.members], dim=1)
+        combined = self.combine(log_p, torch.stack(present, dim=1))
+        return {"logits": combined, **{f"{name}_logits": value for name, value in logits.items()}}
 
     def combine(self, log_p: Tensor, present: Tensor) -> Tensor:
-        """(B, 2, C) log-probabilities, (B, 2) bool -> (B, C) log-probabilities."""
+        """(B, M, C) log-probabilities of M members, (B, M) bool -> (B, C) log-probabilities."""
         share = (
             self.weight if self.method == "weighted" else torch.ones_like(self.weight)
         ) * present
@@ -99,45 +100,25 @@ class LateFusion(EmotionModel):
         return combined.log_softmax(dim=-1)
 
     def fit_combination(self, outputs: dict[str, Tensor], targets: Tensor) -> None:
-        """Fit the weights on validation predictions.
+        """Fit the weights on validation predictions, as `fusion.fit_combination` does.
 
         Args:
-            outputs: `face_logits`, `speech_logits` (B, C) of clips that have both modalities.
+            outputs: (B, C) of each member, such as `face_logits`, of clips that have them all.
             targets: (B,) class indices, or (B, C) probabilities.
         """
-        log_p = torch.stack([outputs[f"{m}_logits"].log_softmax(-1) for m in MODALITIES], dim=1)
-        present = torch.ones(len(log_p), 2, dtype=torch.bool)
-        loss = nn.CrossEntropyLoss()
-        if self.method == "weighted":
-            grid = torch.linspace(0, 1, 101)
-            losses = []
-            for share in grid:
-                self.weight.copy_(torch.stack([share, 1 - share]))
-                losses.append(loss(self.combine(log_p, present), targets))
-            share = grid[int(torch.stack(losses).argmin())]
-            self.weight.copy_(torch.stack([share, 1 - share]))
-        elif self.method == "stacking":
-            self._fit_stack(log_p.flatten(1), targets)
-
-    def _fit_stack(self, features: Tensor, targets: Tensor, decay: float = 1e-2) -> None:
-        """Multinomial logistic regression, drawn towards the product rule it starts from."""
-        _start_as_product(self.stack)
-        start = self.stack.weight.detach().clone()
-        optimizer = torch.optim.LBFGS(self.stack.parameters(), max_iter=200)
-
-        def closure() -> Tensor:
-            optimizer.zero_grad()
-            value = nn.functional.cross_entropy(self.stack(features), targets)
-            value = value + decay * ((self.stack.weight - start) ** 2).sum()
-            value.backward()
-            return value
-
-        with torch.enable_grad():
-            optimizer.step(closure)
+        log_p = torch.stack([outputs[f"{m}_logits"].log_softmax(-1) for m in self.members], dim=1)
+        fitted = fit_combination(log_p.double().numpy(), targets.numpy(), self.method)
+        if fitted.weights is not None:
+            self.weight.copy_(torch.from_numpy(fitted.weights))
+        if fitted.matrix is not None and fitted.bias is not None:
+            with torch.no_grad():
+                self.stack.weight.copy_(torch.from_numpy(fitted.matrix))
+                self.stack.bias.copy_(torch.from_numpy(fitted.bias))
 
 
 @torch.no_grad()
 def _start_as_product(stack: nn.Linear) -> None:
     classes = stack.out_features
-    stack.weight.copy_(torch.cat([torch.eye(classes), torch.eye(classes)], dim=1) / 2)
+    members = stack.in_features // classes
+    stack.weight.copy_(torch.cat([torch.eye(classes)] * members, dim=1) / members)
     stack.bias.zero_()

@@ -8,42 +8,47 @@ transformer, `lt` late transformer), with the parameter names of the checkpoints
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from models.face_cnn import FaceCNN
 from models.layers import CrossAttention, CrossAttentionBlock, masked_mean
-from models.registry import EmotionModel, register_model
-from models.speech_cnn import MfccCNN, SpeechCNN
+from models.registry import EmotionModel, accepted_arguments, build_model, register_model
 
 FUSIONS = ("concat", "ia", "it", "lt")
-SPEECH_BRANCHES: dict[str, type[SpeechCNN] | type[MfccCNN]] = {
-    "speech_cnn": SpeechCNN,
-    "mfcc_cnn": MfccCNN,
-}
 
 
 @register_model("multimodalcnn")
 class MultiModalCNN(EmotionModel):
-    """Face and speech branches that meet halfway. A missing modality is a mask.
+    """A branch that sees and one that hears meet halfway. A missing modality is a mask.
+
+    Branches with halves (`early`, `late`) meet between them; others at the end of `sequence`.
 
     Args:
         num_classes: classes; 0 gives the joint features.
         fusion: one of `FUSIONS`.
         num_heads: of the attention, where the fusion has one.
-        speech_model: `speech_cnn`, or `mfcc_cnn` for the published checkpoints.
+        face_model: any classifier of faces or of landmarks, by name.
+        speech_model: any of speech; `mfcc_cnn` in the published checkpoints.
         n_mels: rows of the speech input.
         dropout: before the last layer of `concat`.
+
+    `keep_gates` adds to the output of `ia`, for each stream, (B,) `gate_<stream>`: the share of its
+    steps that its gate in effect lets through (see `_let_through`), NaN where a stream is missing.
     """
 
+    keep_gates = False
     inputs = ("face", "speech")
     head = ("classifier_1", "av", "va", "av1", "va1")
+    source = "Chumachenko et al., ICPR 2022; concat: this project"
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is a flag
         self,
         num_classes: int = 7,
         fusion: str = "ia",
         num_heads: int = 1,
+        face_model: str = "face_cnn",
         speech_model: str = "speech_cnn",
         n_mels: int = 64,
         dropout: float = 0.2,
@@ -51,12 +56,11 @@ class MultiModalCNN(EmotionModel):
         super().__init__()
         if fusion not in FUSIONS:
             raise ValueError(f"unknown fusion {fusion!r}; choose from {', '.join(FUSIONS)}")
-        if speech_model not in SPEECH_BRANCHES:
-            choices = ", ".join(SPEECH_BRANCHES)
-            raise ValueError(f"unknown speech_model {speech_model!r}; choose from {choices}")
         self.fusion = fusion
-        self.audio_model = SPEECH_BRANCHES[speech_model](num_classes, n_mels)
-        self.visual_model = FaceCNN(num_classes)
+        self.audio_model = _build_branch(speech_model, ("speech",), num_classes, n_mels)
+        self.visual_model = _build_branch(face_model, ("face", "landmarks"), num_classes, n_mels)
+        self.seen = self.visual_model.inputs[0]
+        self.inputs = (self.seen, "speech")
         self._build_fusion(num_heads)
         width = self.audio_model.width + self.visual_model.width
         self.classifier_1 = _build_head(fusion, width, num_classes, dropout)
@@ -68,34 +72,33 @@ class MultiModalCNN(EmotionModel):
             self.va = CrossAttentionBlock(audio.width, video.width, video.width, num_heads)
         elif self.fusion in ("ia", "it"):
             layer = CrossAttention if self.fusion == "ia" else CrossAttentionBlock
-            a, v = audio.middle_width, video.middle_width
+            a, v = _middle_width(audio), _middle_width(video)
             self.av1 = layer(v, a, a, num_heads)
             self.va1 = layer(a, v, v, num_heads)
 
-    def forward(
-        self,
-        face: Tensor,
-        speech: Tensor,
-        face_mask: Tensor | None = None,
-        speech_mask: Tensor | None = None,
-    ) -> dict[str, Tensor]:
+    def forward(self, speech: Tensor, **inputs: Tensor) -> dict[str, Tensor]:
         """Fuse.
 
         Args:
-            face: (B, T, 3, H, W), face_mask: (B, T) bool.
-            speech: (B, n_mels, L), speech_mask: (B,) bool.
+            speech: (B, n_mels, L), speech_mask: (B, L) bool.
+            inputs: what the other branch takes: face (B, T, 3, H, W) and face_mask (B, T) bool, or
+                landmarks (B, S, 70, 2) and landmarks_mask (B, S) bool.
 
         Returns:
-            {"logits": (B, C)}, or 256 joint features where C is 0.
+            {"logits": (B, C)}, or the joint features where C is 0, and gates where they are kept.
         """
-        video = self.visual_model.early(self.visual_model.encode(face, face_mask), face_mask)
-        audio = self.audio_model.early(speech)  # (B, Da, La)
-        seen = _all_true(video) if face_mask is None else face_mask  # (B, T)
-        heard = _all_true(audio)  # (B, La)
-        if speech_mask is not None:
-            heard = heard & speech_mask.unsqueeze(1)
+        speech_mask, seen_mask = inputs.get("speech_mask"), inputs.get(f"{self.seen}_mask")
+        video, seen = _early(self.visual_model, inputs[self.seen], seen_mask)
+        audio, heard = _early(self.audio_model, speech, speech_mask)
         fuse = getattr(self, f"_fuse_{self.fusion}")
-        return {"logits": self.classifier_1(torch.cat(fuse(audio, video, heard, seen), dim=1))}
+        joint = torch.cat(fuse(audio, video, heard, seen), dim=1)
+        output = {"logits": self.classifier_1(joint)}
+        if self.keep_gates and self.fusion == "ia":
+            gate_audio, gate_video = self._gates(audio, video, heard, seen)
+            gated = heard.any(dim=1) & seen.any(dim=1)
+            output[f"gate_{self.seen}"] = _let_through(gate_video, seen, gated)
+            output["gate_speech"] = _let_through(gate_audio, heard, gated)
+        return output
 
     def _fuse_concat(
         self, audio: Tensor, video: Tensor, heard: Tensor, seen: Tensor
@@ -106,11 +109,17 @@ class MultiModalCNN(EmotionModel):
         self, audio: Tensor, video: Tensor, heard: Tensor, seen: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Only the attention maps are used: what one stream is asked for gates that stream."""
+        gate_audio, gate_video = self._gates(audio, video, heard, seen)
+        return self._finish(audio * gate_audio, video * gate_video, heard, seen)
+
+    def _gates(
+        self, audio: Tensor, video: Tensor, heard: Tensor, seen: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """(B, 1, La) of the sound and (B, 1, T) of the other stream."""
         keys_a, keys_v = audio.transpose(1, 2), video.transpose(1, 2)
         _, asked_video = self.av1(keys_v, keys_a, seen)  # (B, heads, La, T)
         _, asked_audio = self.va1(keys_a, keys_v, heard)  # (B, heads, T, La)
-        gate_video, gate_audio = _gate(asked_video, heard), _gate(asked_audio, seen)
-        return self._finish(audio * gate_audio, video * gate_video, heard, seen)
+        return _gate(asked_audio, seen), _gate(asked_video, heard)
 
     def _fuse_it(
         self, audio: Tensor, video: Tensor, heard: Tensor, seen: Tensor
@@ -123,20 +132,59 @@ class MultiModalCNN(EmotionModel):
     def _fuse_lt(
         self, audio: Tensor, video: Tensor, heard: Tensor, seen: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Each pooled half holds values of the other stream, so neither is masked at the end."""
-        audio, video = self.audio_model.late(audio), self.visual_model.late(video, seen)
-        heard = heard[:, :1].expand(-1, audio.shape[-1])
+        """Each pooled half holds values of the other stream, so all its steps ask without one."""
+        audio, heard = _late(self.audio_model, audio, heard)
+        video, seen = _late(self.visual_model, video, seen)
         keys_a, keys_v = audio.transpose(1, 2), video.transpose(1, 2)
         audio = self.av(keys_v, keys_a, seen).transpose(1, 2)
         video = self.va(keys_a, keys_v, heard).transpose(1, 2)
-        asking = seen | ~seen.any(dim=1, keepdim=True)  # without a face, every query still asks
-        return audio.mean(dim=-1), masked_mean(video, asking)
+        return masked_mean(audio, _asking(heard)), masked_mean(video, _asking(seen))
 
     def _finish(
         self, audio: Tensor, video: Tensor, heard: Tensor, seen: Tensor
     ) -> tuple[Tensor, Tensor]:
-        audio = self.audio_model.late(audio).mean(dim=-1) * heard[:, :1]
-        return audio, masked_mean(self.visual_model.late(video, seen), seen)
+        pooled_audio = masked_mean(*_late(self.audio_model, audio, heard))
+        return pooled_audio, masked_mean(*_late(self.visual_model, video, seen))
+
+
+def _build_branch(
+    name: str, modalities: tuple[str, ...], num_classes: int, n_mels: int
+) -> EmotionModel:
+    """An encoder of the registry that takes one of the modalities."""
+    arguments = {"num_classes": num_classes, "n_mels": n_mels}
+    taken = {key: value for key, value in arguments.items() if key in accepted_arguments(name)}
+    branch = build_model(name, **taken)
+    if len(branch.inputs) != 1 or branch.inputs[0] not in modalities or not _can_branch(branch):
+        raise ValueError(f"{name} cannot be the branch for {' or '.join(modalities)}")
+    return branch
+
+
+def _can_branch(model: EmotionModel) -> bool:
+    return hasattr(model, "early") or type(model).sequence is not EmotionModel.sequence
+
+
+def _early(branch: EmotionModel, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """(B, D, steps) features where branches meet, and (B, steps) bool of those that exist."""
+    early: Any = getattr(branch, "early", None)
+    if early is not None:
+        features, mask = early(x, mask)
+    else:
+        features = branch.sequence(x, mask)
+    return features, _all_true(features) if mask is None else mask
+
+
+def _late(branch: EmotionModel, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    late: Any = getattr(branch, "late", None)
+    return (x, mask) if late is None else late(x, mask)
+
+
+def _middle_width(branch: EmotionModel) -> int:
+    return int(getattr(branch, "middle_width", branch.width))
+
+
+def _asking(mask: Tensor) -> Tensor:
+    """The steps that exist; every one where none does."""
+    return mask | ~mask.any(dim=1, keepdim=True)
 
 
 def _build_head(fusion: str, width: int, num_classes: int, dropout: float) -> nn.Sequential:
@@ -157,6 +205,22 @@ def _gate(attention: Tensor, askers: Tensor) -> Tensor:
     """
     gate = (attention.mean(dim=1) * askers.unsqueeze(-1)).sum(dim=1, keepdim=True)
     return torch.where(askers.any(dim=1)[:, None, None], gate, torch.ones_like(gate))
+
+
+def _let_through(gate: Tensor, kept: Tensor, gated: Tensor) -> Tensor:
+    """Kish's effective number of steps as a share of those that exist, 1 for an even gate.
+
+    A gate's mean tells nothing: it is the same for every clip, as each query gives out 1 in all.
+
+    Args:
+        gate: (B, 1, L) at least 0.
+        kept: (B, L) bool, the steps that exist.
+        gated: (B,) bool; NaN is given where it is false.
+    """
+    weight = gate.squeeze(1).float() * kept
+    share = weight.sum(dim=1) ** 2 / (weight**2).sum(dim=1).clamp(min=1e-12)
+    share = share / kept.sum(dim=1).clamp(min=1)
+    return share.masked_fill(~gated, float("nan"))
 
 
 def _all_true(x: Tensor) -> Tensor:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from typing import Any, ClassVar, TypeVar
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar, Self, TypeVar
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 
 class EmotionModel(nn.Module):
@@ -15,13 +17,85 @@ class EmotionModel(nn.Module):
     Args:
         inputs: modalities that `forward` takes by name, each with an optional `<name>_mask`.
         head: names of the parts that depend on the classes.
+        source: the paper, or "this project", in one line.
+        clip_defaults: entries of a ClipConfig that suit the architecture, where they differ.
+        default_trainable: names of `blocks` that are trained where pretrained weights are loaded
+            and nothing else is asked for; empty for all.
+        checkpointing: in training, keep only the borders of large blocks and compute what lies
+            between twice. Batch normalisation inside then also averages each batch in twice.
+        width: features of `sequence`.
         name, arguments: what with the weights makes a checkpoint.
     """
 
-    inputs: ClassVar[tuple[str, ...]] = ()
+    inputs: tuple[str, ...] = ()
     head: ClassVar[tuple[str, ...]] = ()
+    source: ClassVar[str] = ""
+    clip_defaults: ClassVar[dict[str, Any]] = {}
+    default_trainable: ClassVar[tuple[str, ...]] = ()
+    checkpointing: bool = False
+    width: int
     name: str
     arguments: dict[str, Any]
+
+    @property
+    def torchvision_weights(self) -> dict[str, str]:
+        """Part -> name of torchvision's weights for it, such as ResNet50_Weights.IMAGENET1K_V2."""
+        return {}
+
+    def blocks(self) -> dict[str, nn.Module]:
+        """The parts that can be trained or frozen by name; `head` is always one.
+
+        Together they hold every parameter. A block may be a part of another.
+        """
+        heads = [part for part in self.head if hasattr(self, part)]
+        parts = {name: part for name, part in self.named_children() if name not in heads}
+        named = {name: part for name, part in parts.items() if any(True for _ in part.parameters())}
+        return {**named, "head": nn.ModuleList(self.get_submodule(part) for part in heads)}
+
+    def sequence(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """What a fusion takes from a branch: one modality and its mask -> (B, width, steps)."""
+        raise NotImplementedError(f"{type(self).__name__} cannot be a branch")
+
+    def train(self, mode: bool = True) -> Self:
+        """Training mode, but for blocks in which nothing is trained: their statistics stay."""
+        super().train(mode)
+        for block in self.blocks().values() if mode else ():
+            parameters = list(block.parameters())
+            if parameters and not any(p.requires_grad for p in parameters):
+                block.eval()
+        return self
+
+    def run_block(self, block: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        """`block(x)`, not keeping what lies inside where `checkpointing` is on."""
+        if self.checkpointing and self.training and torch.is_grad_enabled():
+            return checkpoint(block, x, use_reentrant=False)
+        return block(x)
+
+
+def set_trainable(model: EmotionModel, names: Iterable[str]) -> None:
+    """Train the named blocks and freeze the others; no name at all trains everything.
+
+    Raises:
+        ValueError: a name that is not one of the model's blocks.
+    """
+    blocks, names = model.blocks(), list(names)
+    unknown = [name for name in names if name not in blocks]
+    if unknown:
+        raise ValueError(
+            f"{model.name} has no block {', '.join(unknown)} to train; "
+            f"choose from {', '.join(blocks)}"
+        )
+    model.requires_grad_(not names)
+    for name in names:
+        blocks[name].requires_grad_(True)
+    model.train(model.training)
+
+
+def set_checkpointing(model: nn.Module, on: bool) -> None:
+    """Set `checkpointing` of a model and of every model inside it."""
+    for module in model.modules():
+        if isinstance(module, EmotionModel):
+            module.checkpointing = on
 
 
 _MODELS: dict[str, type[EmotionModel]] = {}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from models.layers import AttentivePooling
+from models.layers import AttentivePooling, keep, masked_mean
 from models.registry import EmotionModel, register_model
 
 
@@ -20,7 +20,9 @@ def _block(in_width: int, out_width: int, stride: int, dropout: float) -> nn.Seq
     )
 
 
-class _Residual(nn.Module):
+class Residual(nn.Module):
+    """A dilated convolution and a pointwise one, added to what they start from."""
+
     def __init__(self, width: int, dilation: int, dropout: float) -> None:
         super().__init__()
         self.body = nn.Sequential(
@@ -42,6 +44,7 @@ class SpeechCNN(EmotionModel):
 
     inputs = ("speech",)
     head = ("classifier_1",)
+    source = "this project; pooling: Okabe et al., Interspeech 2018"
     middle_width, width = 128, 128
 
     def __init__(self, num_classes: int = 7, n_mels: int = 64, dropout: float = 0.2) -> None:
@@ -50,23 +53,28 @@ class SpeechCNN(EmotionModel):
             _block(n_mels, 96, 1, dropout), _block(96, self.middle_width, 2, dropout)
         )
         self.body = nn.Sequential(
-            *(_Residual(self.width, dilation, dropout) for dilation in (1, 2, 4))
+            *(Residual(self.width, dilation, dropout) for dilation in (1, 2, 4))
         )
         self.pool = AttentivePooling(self.width)
         head = nn.Linear(2 * self.width, num_classes) if num_classes else nn.Identity()
         self.classifier_1 = nn.Sequential(nn.Dropout(dropout), head)
 
-    def early(self, speech: Tensor) -> Tensor:
-        """(B, n_mels, L) -> (B, 128, L / 2)."""
-        return self.entry(speech)
+    def early(self, speech: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """(B, n_mels, L), (B, L) bool -> (B, 128, L / 2), (B, L / 2) bool."""
+        x = self.entry[0](keep(speech, mask))
+        shorter = None if mask is None else mask[:, ::2]
+        return self.entry[1](keep(x, mask)), shorter
 
-    def late(self, x: Tensor) -> Tensor:
-        """(B, 128, L / 2) -> (B, 128, L / 2)."""
-        return self.body(x)
+    def late(self, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """(B, 128, L / 2) -> (B, 128, L / 2), and the mask."""
+        for block in self.body:
+            x = block(keep(x, mask))
+        return x, mask
 
     def forward(self, speech: Tensor, speech_mask: Tensor | None = None) -> dict[str, Tensor]:
-        """(B, n_mels, L) -> {"logits": (B, C)}; 256 features where C is 0."""
-        return {"logits": self.classifier_1(self.pool(self.late(self.early(speech))))}
+        """(B, n_mels, L), (B, L) bool -> {"logits": (B, C)}; 256 features where C is 0."""
+        x, mask = self.late(*self.early(speech, speech_mask))
+        return {"logits": self.classifier_1(self.pool(keep(x, mask), mask))}
 
 
 def _mfcc_block(in_width: int, out_width: int) -> nn.Sequential:
@@ -84,6 +92,7 @@ class MfccCNN(EmotionModel):
 
     inputs = ("speech",)
     head = ("classifier_1",)
+    source = "Chumachenko et al., ICPR 2022"
     middle_width, width = 128, 128
 
     def __init__(self, num_classes: int = 8, n_mels: int = 10) -> None:
@@ -95,15 +104,20 @@ class MfccCNN(EmotionModel):
         head = nn.Linear(self.width, num_classes) if num_classes else nn.Identity()
         self.classifier_1 = nn.Sequential(head)
 
-    def early(self, speech: Tensor) -> Tensor:
-        """(B, n_mels, L) -> (B, 128, L - 6)."""
-        return self.conv1d_1(self.conv1d_0(speech))
+    def early(self, speech: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """(B, n_mels, L), (B, L) bool -> (B, 128, L - 6), (B, L - 6) bool."""
+        return self.conv1d_1(self.conv1d_0(speech)), _shorten(mask)
 
-    def late(self, x: Tensor) -> Tensor:
-        """(B, 128, L) -> (B, 128, L - 6)."""
-        return self.conv1d_3(self.conv1d_2(x))
+    def late(self, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """(B, 128, L) -> (B, 128, L - 6), and the mask."""
+        return self.conv1d_3(self.conv1d_2(x)), _shorten(mask)
 
     def forward(self, speech: Tensor, speech_mask: Tensor | None = None) -> dict[str, Tensor]:
-        """(B, n_mels, L) -> {"logits": (B, C)}; 128 features where C is 0."""
-        x = self.late(self.early(speech)).mean(dim=-1)
-        return {"logits": self.classifier_1(x)}
+        """(B, n_mels, L), (B, L) bool -> {"logits": (B, C)}; 128 features where C is 0."""
+        x, mask = self.late(*self.early(speech, speech_mask))
+        return {"logits": self.classifier_1(masked_mean(x, mask))}
+
+
+def _shorten(mask: Tensor | None) -> Tensor | None:
+    """A step of two valid convolutions and maxima needs the six frames after it too."""
+    return None if mask is None else mask[:, 6:]
