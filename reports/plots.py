@@ -12,17 +12,19 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.colors import LinearSegmentedColormap, to_hex
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from files import replacing
-from reports.style import INK, MM, MOST_MARKERS, SERIES_COLOURS, paper_style
+from reports.style import INK, MM, MOST_MARKERS, SERIES_COLOURS, paper_style, text_colour
 from reports.timeline_figure import TimelineStyle, plot_timeline
 
 __all__ = [
     "TimelineStyle",
+    "confusion_epoch_path",
     "plot_confusion",
+    "plot_confusion_epoch",
     "plot_learning_curves",
     "plot_timeline",
     "write_figure",
@@ -103,6 +105,21 @@ def plot_confusion(matrix: np.ndarray, class_names: Sequence[str]) -> Figure:
     return figure
 
 
+def plot_confusion_epoch(matrix: np.ndarray, class_names: Sequence[str], epoch: int) -> Figure:
+    """`plot_confusion` of validation after an epoch, which its title names."""
+    figure = plot_confusion(matrix, class_names)
+    axis = figure.axes[0]
+    with paper_style():
+        axis.set_title(f"epoch {epoch}   {axis.get_title(loc='left')}", weight="normal")
+        figure.draw_without_rendering()
+    return figure
+
+
+def confusion_epoch_path(folder: Path, epoch: int) -> Path:
+    """Where `plot_confusion_epoch` is kept: `confusion_matrix_epoch003.png`."""
+    return folder / f"confusion_matrix_epoch{epoch:03d}.png"
+
+
 def write_figure(figure: Figure, path: Path) -> None:
     """Write a figure as its suffix says, at 200 dots per inch where it is made of pixels.
 
@@ -171,9 +188,10 @@ def _shades(colour: str) -> LinearSegmentedColormap:
 
 
 def _write_cells(axis: Axes, counts: np.ndarray, shares: np.ndarray) -> None:
+    shades = _shades(SERIES_COLOURS["val"])
     for (row, column), share in np.ndenumerate(shares):
         text = f"{share:.0%}\n{counts[row, column]:g}" if counts[row].sum() else "–"
-        ink = "white" if share > 0.55 else INK
+        ink = text_colour(to_hex(shades(share)))
         weight = "bold" if row == column else "normal"
         axis.text(column, row, text, size=5.5, color=ink, ha="center", va="center", weight=weight)
 

@@ -78,6 +78,9 @@ GAP_COLOUR = "#c9c9c9"  # of the light hatch where nothing was recognised
 PRESENT_COLOUR = "#55636e"  # of a modality that is there
 ABSENT_COLOUR = "#f0f0ee"
 SERIES_COLOURS = {"train": "#8a8f94", "val": "#266bbf", "uar": "#df7112"}
+# Okabe and Ito (2008): for speakers and other groups that are not emotions.
+GROUP_COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#5c5c5c")
+GROUP_MARKERS = ("o", "^", "s", "D", "v", "P", "X", "*")
 DARK_LUMINANCE = 0.3  # relative luminance under which text on a colour is white
 
 PAPER: dict[str, Any] = {
@@ -144,6 +147,23 @@ def emotion_styles(class_names: Sequence[str]) -> dict[str, EmotionStyle]:
     """A style for each label, the same in every figure of the same labels."""
     unknown = cycle(UNKNOWN_STYLES)
     return {name: _known_style(name) or next(unknown) for name in class_names}
+
+
+def group_styles(names: Sequence[str]) -> dict[str, EmotionStyle]:
+    """A colour and a marker for each group; 56 groups before a pair is repeated."""
+    colours, markers = len(GROUP_COLOURS), len(GROUP_MARKERS)
+    return {
+        name: EmotionStyle(
+            GROUP_COLOURS[place % colours], "", "-", GROUP_MARKERS[place // colours % markers]
+        )
+        for place, name in enumerate(names)
+    }
+
+
+def short_names(names: Sequence[str]) -> list[str]:
+    """Speakers without `corpus/` in front, where all are of one corpus."""
+    corpora = {name.rpartition("/")[0] for name in names}
+    return [name.rpartition("/")[2] if len(corpora) == 1 else name for name in names]
 
 
 def text_colour(background: str) -> str:

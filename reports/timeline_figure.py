@@ -5,38 +5,36 @@ Lengths on paper are inches unless a name says millimetres.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
 from functools import lru_cache
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.textpath import TextPath
 
 from reports.style import (
-    ABSENT_COLOUR,
     FAINT_INK,
     GAP_COLOUR,
     MM,
     MOST_MARKERS,
-    PRESENT_COLOUR,
     EmotionStyle,
     emotion_styles,
     hatch_colour,
     paper_style,
     text_colour,
 )
-from timeline import Timeline, TimelineStyle, format_time
+from reports.timeline_steps import Steps, average_steps
+from reports.timeline_strips import HEAD, STRIPS, draw_measures, draw_presence, label_rows
+from timeline import CONTRIBUTION_PREFIX, GATE_PREFIX, Timeline, TimelineStyle, format_time
 
 CAVEAT = "Acted or perceived expression, not inner state."
-MOST_STEPS = 400  # beyond this many windows a step of the figure is the mean of several
 TICK_STEPS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 21600)
 TICK_SPACING = 0.6
 LEFT, RIGHT, SIDE = 0.62, 0.12, 0.08  # margins of the panels, and of the text beside them
@@ -44,7 +42,14 @@ LEGEND_ROW, LEGEND_HANDLE = 0.15, 0.285
 FOOT_ROW = 0.1
 FOOT: dict[str, Any] = {"size": 5.5, "color": FAINT_INK}
 FACE_SIDE, FACE_GAP, FACE_HEAD = 0.44, 0.05, 0.07
-PANELS = {"band": 0.2, "curves": 1.45, "presence": 0.2, "faces": FACE_SIDE + FACE_HEAD}
+PANELS = {
+    "band": 0.2,
+    "curves": 1.45,
+    "presence": 0.2,
+    CONTRIBUTION_PREFIX: 0.42,
+    GATE_PREFIX: 0.26,
+    "faces": FACE_SIDE + FACE_HEAD,
+}
 GAP_STYLE: dict[str, Any] = {
     "facecolor": "white",
     "edgecolor": GAP_COLOUR,
@@ -58,10 +63,12 @@ def plot_timeline(
 ) -> Figure:
     """Emotions over time, for print at `width_mm` (85 for a column, 180 for a page).
 
-    From the top: the dominant emotion, the probabilities, where sound and a face were present, and
-    faces from the recording framed in the dominant emotion's colour. Hatched white is time in which
-    nothing was recognised. Windows that overlap are drawn over one hop around their middle
+    From the top: the dominant emotion, paler where it is uncertain; the probabilities; where sound
+    and a face were present; what each modality adds, where that was asked for; and faces from the
+    recording framed in the dominant emotion's colour. Hatched white is time in which nothing was
+    recognised. Windows that overlap are drawn over one hop around their middle
     (`Timeline.borders`); of more than 400 windows neighbours are averaged, and the foot says so.
+    Labels that do not exclude one another, and values, are always drawn as lines.
 
     Raises:
         ValueError: an unknown style, or rows that do not tile the recording.
@@ -71,97 +78,49 @@ def plot_timeline(
             f"unknown style '{style}'; choose from {', '.join(get_args(TimelineStyle))}"
         )
     timeline.check()
-    steps = _average_steps(timeline)
+    steps = average_steps(timeline)
     styles = emotion_styles(timeline.class_names)
+    if timeline.task != "classification":
+        style = "lines"
     with paper_style():
         handles = _legend_handles(steps, styles, style)
         figure, panels = _build_panels(timeline, steps, handles, width_mm * MM)
-        _draw_band(panels["band"], steps, styles)
-        if style == "stacked":
-            _draw_areas(panels["curves"], steps, styles)
-        else:
-            _draw_lines(panels["curves"], steps, styles)
-        _draw_presence(panels["presence"], steps)
-        _draw_time_axis(panels["presence"], timeline.duration)
+        if "band" in panels:
+            _draw_band(panels["band"], steps, styles)
+            name = "dominant" if timeline.task == "classification" else "strongest"
+            label_rows(panels["band"], {0.5: name})
+        draw = _draw_areas if style == "stacked" else _draw_lines
+        draw(panels["curves"], steps, styles)
+        _finish_curves(panels["curves"], steps, timeline.task == "regression")
+        draw_presence(panels["presence"], steps)
+        for prefix in (name for name in STRIPS if name in panels):
+            draw_measures(panels[prefix], steps, prefix)
+        _draw_time_axis(panels[_last_in_time(panels)], timeline.duration)
         if "faces" in panels:
             _draw_faces(panels["faces"], timeline, steps, styles)
         figure.draw_without_rendering()
     return figure
 
 
-@dataclass(frozen=True)
-class _Steps:
-    """What is drawn: windows, or means over equally many neighbouring windows.
-
-    Args:
-        edges: (K + 1,) seconds.
-        probabilities: (K, C), rows of NaN where nothing was recognised.
-        presence: (2, K) share of windows with a face and with sound.
-        windows: how many windows make a step.
-    """
-
-    edges: np.ndarray
-    probabilities: np.ndarray
-    presence: np.ndarray
-    windows: int
-
-    @property
-    def gaps(self) -> np.ndarray:
-        """(K,) bool."""
-        return np.isnan(self.probabilities[:, 0])
-
-    def runs(self, classes: np.ndarray) -> list[tuple[float, float, int]]:
-        """(start, end, class) of each run of equal values in (K,) `classes`."""
-        bounds = [0, *(np.flatnonzero(np.diff(classes)) + 1), len(classes)]
-        return [
-            (float(self.edges[first]), float(self.edges[last]), int(classes[first]))
-            for first, last in pairwise(bounds)
-        ]
-
-    def dominant(self) -> np.ndarray:
-        """(K,) index of the most probable class, -1 in gaps."""
-        filled = np.nan_to_num(self.probabilities, nan=0.0)
-        return np.where(self.gaps, -1, filled.argmax(axis=1))
-
-
-def _average_steps(timeline: Timeline) -> _Steps:
-    windows = -(-len(timeline.rows) // MOST_STEPS)
-    firsts = np.arange(0, len(timeline.rows), windows)
-    table = timeline.probabilities()
-    known = np.add.reduceat(~np.isnan(table), firsts, axis=0)
-    sums = np.add.reduceat(np.nan_to_num(table), firsts, axis=0)
-    present = np.array(
-        [["video" in row.modalities, "audio" in row.modalities] for row in timeline.rows],
-        dtype=float,
-    ).T
-    sizes = np.diff([*firsts, len(timeline.rows)])
-    return _Steps(
-        edges=timeline.borders()[[*firsts, len(timeline.rows)]],
-        probabilities=np.divide(sums, known, out=np.full(sums.shape, np.nan), where=known > 0),
-        presence=np.add.reduceat(present, firsts, axis=1) / sizes,
-        windows=windows,
-    )
-
-
 def _build_panels(
-    timeline: Timeline, steps: _Steps, handles: list[Artist], width: float
+    timeline: Timeline, steps: Steps, handles: list[Artist], width: float
 ) -> tuple[Figure, dict[str, Axes]]:
     """An empty figure with its title, legend and foot, and the panels one under another."""
     columns = _legend_columns(handles, width - 2 * SIDE)
     foot = _foot_lines(timeline, steps, width)
+    sizes = _panel_sizes(timeline, steps)
     heights = {"title": 0.3, "legend": LEGEND_ROW * -(-len(handles) // columns) + 0.06}
-    for name, size in PANELS.items():
-        heights[name] = size + 0.04
-    heights["presence"] += 0.2  # the labels of the time axis
-    if not timeline.thumbnails:
-        del heights["faces"]
-    height = sum(heights.values()) + FOOT_ROW * len(foot) + 0.14
+    heights |= {name: size + 0.04 for name, size in sizes.items()}
+    heights[_last_in_time(sizes)] += 0.2  # the labels of the time axis
+    heads = {name: HEAD for name in STRIPS if name in sizes}
+    height = sum(heights.values()) + sum(heads.values()) + FOOT_ROW * len(foot) + 0.14
     figure = Figure(figsize=(width, height))
     panels, top = {}, height
     for name, size in heights.items():
-        if name in PANELS:
-            low = (top - PANELS[name]) / height
-            box = (LEFT / width, low, 1 - (LEFT + RIGHT) / width, PANELS[name] / height)
+        if name in sizes:
+            top -= heads.get(name, 0)
+            low = (top - sizes[name]) / height
+            box = (LEFT / width, low, 1 - (LEFT + RIGHT) / width, sizes[name] / height)
             panels[name] = figure.add_axes(box, xlim=(0, timeline.duration))
             panels[name].tick_params(bottom=False, labelbottom=False)
         top -= size
@@ -174,8 +133,28 @@ def _build_panels(
     return figure, panels
 
 
+def _panel_sizes(timeline: Timeline, steps: Steps) -> dict[str, float]:
+    """Heights of the panels that this timeline needs, from the top."""
+    sizes = dict(PANELS)
+    if timeline.task == "regression":
+        del sizes["band"]
+    if steps.uncertain is not None:
+        sizes["presence"] *= 1.5  # a third row
+    for prefix in STRIPS:
+        if not any(name.startswith(prefix) for name in steps.measures):
+            del sizes[prefix]
+    if not timeline.thumbnails:
+        del sizes["faces"]
+    return sizes
+
+
+def _last_in_time(panels: Iterable[str]) -> str:
+    """The lowest panel over the time axis."""
+    return [name for name in panels if name != "faces"][-1]
+
+
 def _legend_handles(
-    steps: _Steps, styles: dict[str, EmotionStyle], style: TimelineStyle
+    steps: Steps, styles: dict[str, EmotionStyle], style: TimelineStyle
 ) -> list[Artist]:
     handles: list[Artist] = [
         _patch(look, name) if style == "stacked" else Line2D([], [], **_line(look), label=name)
@@ -243,12 +222,16 @@ def _shorten(text: str, points: float, room: float) -> str:
     return shown
 
 
-def _foot_lines(timeline: Timeline, steps: _Steps, width: float) -> list[str]:
+def _foot_lines(timeline: Timeline, steps: Steps, width: float) -> list[str]:
     """Model, averaging and caveat, on as few lines as the width allows."""
     model = str(timeline.checkpoint.get("name", "")) or "unknown model"
     digest = str(timeline.checkpoint.get("sha256", ""))[:8]
     parts = [f"Model: {model}" + f" ({digest})" * bool(digest)]
     parts += [f"Each step is the mean of {steps.windows} windows."] * (steps.windows > 1)
+    if steps.uncertain is not None:
+        coverage = timeline.checkpoint.get("conformal", {}).get("coverage")
+        told = f" at {coverage:.0%} coverage" if coverage else ""
+        parts.append(f"Uncertain{told}: not exactly one class remains possible.")
     lines: list[str] = []
     for part in [*parts, CAVEAT]:
         joined = f"{lines[-1]}   ·   {part}" if lines else part
@@ -259,34 +242,41 @@ def _foot_lines(timeline: Timeline, steps: _Steps, width: float) -> list[str]:
     return lines
 
 
-def _draw_band(axis: Axes, steps: _Steps, styles: dict[str, EmotionStyle]) -> None:
-    """Dominant emotions: named where the name fits, hatched where it does not."""
-    names = list(styles)
+def _draw_band(axis: Axes, steps: Steps, styles: dict[str, EmotionStyle]) -> None:
+    """Dominant emotions: named where the name fits, hatched where not, pale where uncertain."""
+    names, dominant = list(styles), steps.dominant()
     per_second = _panel_width(axis) / steps.edges[-1]
-    for start, end, index in steps.runs(steps.dominant()):
-        if index < 0:
+    unsure = np.zeros(len(dominant), int) if steps.uncertain is None else steps.uncertain >= 0.5
+    for start, end, code in steps.runs(np.where(dominant < 0, -1, 2 * dominant + unsure)):
+        if code < 0:
             axis.axvspan(start, end, **GAP_STYLE)
             continue
-        look = styles[names[index]]
+        index, is_pale = divmod(code, 2)
+        colour = _paler(styles[names[index]].colour) if is_pale else styles[names[index]].colour
         fits = _text_width(names[index], 6.5) + 0.06 <= (end - start) * per_second
         axis.axvspan(
             start,
             end,
-            facecolor=look.colour,
-            edgecolor=hatch_colour(look.colour),
-            hatch=None if fits else look.hatch,
+            facecolor=colour,
+            edgecolor=hatch_colour(colour),
+            hatch=None if fits else styles[names[index]].hatch,
             linewidth=0,
         )
         if (end - start) * per_second > 0.04:  # wide enough to be kept apart from its neighbours
             axis.axvline(start, color="white", linewidth=0.5)
         if fits:
-            middle, ink = (start + end) / 2, text_colour(look.colour)
+            middle, ink = (start + end) / 2, text_colour(colour)
             axis.text(middle, 0.47, names[index], size=6.5, color=ink, ha="center", va="center")
     axis.set_ylim(0, 1)
-    _label_rows(axis, {0.5: "dominant"})
 
 
-def _draw_areas(axis: Axes, steps: _Steps, styles: dict[str, EmotionStyle]) -> None:
+def _paler(colour: str) -> str:
+    """Two thirds of the way to white."""
+    red, green, blue = (1 - (1 - channel) / 3 for channel in to_rgb(colour))
+    return to_hex((red, green, blue))
+
+
+def _draw_areas(axis: Axes, steps: Steps, styles: dict[str, EmotionStyle]) -> None:
     tops = np.cumsum(steps.probabilities, axis=1).T  # (C, K)
     tops /= tops[-1]
     bottoms = np.vstack([np.where(steps.gaps, np.nan, 0.0), tops[:-1]])
@@ -301,10 +291,9 @@ def _draw_areas(axis: Axes, steps: _Steps, styles: dict[str, EmotionStyle]) -> N
             hatch=look.hatch,
             linewidth=0,
         )
-    _finish_curves(axis, steps)
 
 
-def _draw_lines(axis: Axes, steps: _Steps, styles: dict[str, EmotionStyle]) -> None:
+def _draw_lines(axis: Axes, steps: Steps, styles: dict[str, EmotionStyle]) -> None:
     middles = (steps.edges[:-1] + steps.edges[1:]) / 2
     few = len(middles) <= MOST_MARKERS
     for look, values in zip(styles.values(), steps.probabilities.T, strict=True):
@@ -312,29 +301,17 @@ def _draw_lines(axis: Axes, steps: _Steps, styles: dict[str, EmotionStyle]) -> N
         if not few:
             line.set_marker("")
     axis.grid(axis="y")
-    _finish_curves(axis, steps)
 
 
-def _finish_curves(axis: Axes, steps: _Steps) -> None:
+def _finish_curves(axis: Axes, steps: Steps, of_values: bool) -> None:
     for start, end, is_gap in steps.runs(steps.gaps.astype(int)):
         if is_gap:
             axis.axvspan(start, end, **GAP_STYLE)
+    if of_values:
+        axis.set(ylabel="value")
+        return
     axis.set(ylim=(0, 1), ylabel="probability")
     axis.set_yticks([0, 0.5, 1], ["0", "0.5", "1"])
-
-
-def _draw_presence(axis: Axes, steps: _Steps) -> None:
-    """Two slim rows, sound over face; paler where only some windows of a step have it."""
-    shades = LinearSegmentedColormap.from_list("presence", [ABSENT_COLOUR, PRESENT_COLOUR])
-    axis.pcolormesh(steps.edges, [0, 1, 2], steps.presence, cmap=shades, vmin=0, vmax=1)
-    axis.axhline(1, color="white", linewidth=1.5)
-    _label_rows(axis, {0.5: "face", 1.5: "sound"})
-
-
-def _label_rows(axis: Axes, labels: dict[float, str]) -> None:
-    axis.set_yticks(list(labels), list(labels.values()))
-    axis.tick_params(left=False)
-    axis.spines[:].set_visible(False)
 
 
 def _panel_width(axis: Axes) -> float:
@@ -367,7 +344,7 @@ def _draw_time_axis(axis: Axes, duration: float) -> None:
 
 
 def _draw_faces(
-    axis: Axes, timeline: Timeline, steps: _Steps, styles: dict[str, EmotionStyle]
+    axis: Axes, timeline: Timeline, steps: Steps, styles: dict[str, EmotionStyle]
 ) -> None:
     """As many faces as fit side by side, each under its time, which a small triangle marks."""
     seconds = timeline.duration / _panel_width(axis)  # per inch

@@ -7,15 +7,31 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
 from PIL import Image
 
-from reports.plots import plot_confusion, plot_learning_curves, plot_timeline, write_figure
+from reports.bars import MOST_BARS, Bar, plot_score_bars
+from reports.curves import Reliability, plot_agreement, plot_ranking_curves, plot_reliability
+from reports.embeddings import MOST_POINTS, plot_embeddings
+from reports.gallery import Mistake, plot_mistakes
+from reports.plots import (
+    confusion_epoch_path,
+    plot_confusion,
+    plot_confusion_epoch,
+    plot_learning_curves,
+    plot_timeline,
+    write_figure,
+)
 from reports.style import (
     EMOTION_COLOURS,
     EMOTION_HATCHES,
     EMOTION_LINES,
     EMOTION_MARKERS,
+    GROUP_COLOURS,
     emotion_styles,
+    group_styles,
+    paper_style,
+    short_names,
 )
 from timeline import Timeline, TimelineRow
 
@@ -96,6 +112,20 @@ def test_emotion_colours_are_told_apart_by_every_eye(sight: str) -> None:
     }
     closest = min(distances, key=lambda pair: distances[pair])
     assert distances[closest] >= 18.0, f"{closest} are {distances[closest]:.1f} apart"
+
+
+@pytest.mark.parametrize("sight", SIGHT)
+def test_group_colours_are_told_apart_by_every_eye(sight: str) -> None:
+    lab = [_seen_lab(colour, SIGHT[sight]) for colour in GROUP_COLOURS]
+    closest = min(float(np.linalg.norm(a - b)) for a, b in combinations(lab, 2))
+    assert closest >= 10.0
+
+
+def test_groups_differ_in_colour_or_marker() -> None:
+    styles = group_styles([f"speaker {number}" for number in range(56)]).values()
+    assert len({(style.colour, style.marker) for style in styles}) == 56
+    assert short_names(["RAVDESS/01", "RAVDESS/02"]) == ["01", "02"]
+    assert short_names(["RAVDESS/01", "CREMA-D/01"]) == ["RAVDESS/01", "CREMA-D/01"]
 
 
 def test_emotions_differ_in_hatch_and_marker_too() -> None:
@@ -229,3 +259,115 @@ def test_an_unknown_figure_format_names_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"'\.bmp'; choose from \.png, \.pdf, \.svg"):
         write_figure(Figure(), tmp_path / "out.bmp")
     assert not list(tmp_path.iterdir())
+
+
+def _report_figures() -> dict[str, Figure]:
+    random = np.random.default_rng(0)
+    labels = random.integers(0, 8, 60)
+    probabilities = random.dirichlet(np.ones(8), 60)
+    faces = random.integers(0, 255, (5, 8, 8, 3)).astype(np.uint8)
+    mistakes = [Mistake(f"03-01-0{i}-02-01-01-12.mp4", "sad", "surprised", 1.0, 0.0) for i in "12"]
+    with_faces = [Mistake("one.mp4", "fearful", "surprised", 0.9, 0.1, faces), *mistakes]
+    bars = [Bar(f"RAVDESS/Actor_{i}", 60, 0.9, 0.9, (0.8, 1.0)) for i in range(3)]
+    speakers = [f"RAVDESS/Actor_{i:02d}" for i in random.integers(0, 6, 60)]
+    tables = [Reliability(unit, probabilities, probabilities, labels) for unit in "ab"]
+    names = [NAMES[label] for label in labels]
+    return {
+        "ranking": plot_ranking_curves(probabilities, np.eye(8)[labels], NAMES),
+        "few classes": plot_ranking_curves(probabilities[:, :2], np.eye(8)[labels, :2], NAMES[:2]),
+        "reliability": plot_reliability(tables),
+        "one table": plot_reliability(tables[:1]),
+        "agreement": plot_agreement(probabilities[:, :3], probabilities[:, 3:6], ["a", "b", "c"]),
+        "bars": plot_score_bars({"gender": bars[:2], "intensity": bars}),
+        "embeddings": plot_embeddings(probabilities, names, speakers),
+        "no speakers": plot_embeddings(probabilities, names, [""] * 60),
+        "mistakes": plot_mistakes(mistakes, 2, 60),
+        "faces": plot_mistakes(with_faces, 3, 60),
+        "epoch": plot_confusion_epoch(1000 * np.eye(8, dtype=int), NAMES, 100),
+    }
+
+
+def test_figures_of_a_report_cut_off_nothing_and_no_texts_overlap() -> None:
+    for name, figure in _report_figures().items():
+        with paper_style():
+            figure.canvas.draw()
+        edge = figure.bbox.padded(1)
+        drawn = figure.get_tightbbox().transformed(figure.dpi_scale_trans)
+        legends = [legend for legend in figure.findobj(Legend) if isinstance(legend, Legend)]
+        for box in (drawn, *(legend.get_window_extent() for legend in legends)):
+            assert (edge.x0, edge.y0) <= (box.x0, box.y0), name
+            assert box.x1 <= edge.x1, name
+            assert box.y1 <= edge.y1, name
+        titles = [getattr(axis, "_left_title") for axis in figure.axes]  # noqa: B009
+        texts = [text for axis in figure.axes for text in axis.texts]
+        texts += titles + figure.texts + [t for legend in legends for t in legend.get_texts()]
+        boxes = [(t.get_text(), t.get_window_extent()) for t in texts if t.get_text()]
+        for (left, one), (right, other) in combinations(boxes, 2):
+            assert not one.overlaps(other), (name, left, right)
+
+
+def test_curves_are_those_of_the_scores() -> None:
+    scores = np.array([[0.9, 0.1], [0.6, 0.4], [0.7, 0.3], [0.2, 0.8]])
+    figure = plot_ranking_curves(scores, np.eye(2)[[0, 0, 1, 1]], ["happy", "awe"])
+    roc, precision = figure.axes
+    happy = roc.lines[1]
+    points = set(zip(happy.get_xdata(), happy.get_ydata(), strict=True))
+    assert {(0.0, 0.5), (0.5, 0.5), (0.5, 1.0), (1.0, 1.0)} <= points
+    assert precision.lines[0].get_drawstyle() == "steps-post"
+    assert figure.legends[0].get_texts()[0].get_text() == "happy  .75 / .83"
+
+
+def test_a_class_that_does_not_occur_has_no_curve_and_says_so() -> None:
+    scores = np.array([[0.9, 0.1], [0.6, 0.4]])
+    figure = plot_ranking_curves(scores, np.array([[1, 0], [0, 0]]), ["happy", "awe"])
+    assert len(figure.axes[1].lines) == 1
+    assert figure.legends[0].get_texts()[1].get_text() == "awe  – / –"
+
+
+def test_reliability_shows_accuracy_by_confidence() -> None:
+    before = np.array([[0.95, 0.05]] * 4)
+    after = np.array([[0.55, 0.45]] * 4)
+    figure = plot_reliability([Reliability("clips", before, after, np.array([0, 0, 1, 1]))])
+    for axis, confidence in zip(figure.axes, (0.95, 0.55), strict=True):
+        line = axis.lines[-1]
+        assert (line.get_xdata()[0], line.get_ydata()[0]) == (confidence, 0.5)
+    assert figure.axes[0].texts[0].get_text() == "ECE 0.450"
+
+
+def test_of_many_speakers_the_lowest_are_shown_and_the_title_says_so() -> None:
+    bars = [Bar(f"CREMA-D/{i}", 80, 0.5, i / 100) for i in range(MOST_BARS + 20)]
+    axis = plot_score_bars({"speaker": bars}).axes[0]
+    assert [label.get_text() for label in axis.get_yticklabels()] == [
+        str(i) for i in range(MOST_BARS)
+    ]
+    assert axis.get_title(loc="left") == "speaker: the 40 lowest of 60"
+
+
+def test_of_many_embeddings_some_are_drawn_and_the_figure_says_so() -> None:
+    count = MOST_POINTS + 10
+    features = np.zeros((count, 1))
+    features[:, 0] = np.arange(count) % 7
+    figure = plot_embeddings(features[:20], ["happy"] * 20, ["a"] * 20)
+    assert sum(len(line.get_xdata()) for line in figure.axes[0].lines) == 20
+    with pytest.raises(ValueError, match="too few to draw"):
+        plot_embeddings(features[:4], ["happy"] * 4, ["a"] * 4)
+    with pytest.raises(ValueError, match="20 embeddings, 1 emotions"):
+        plot_embeddings(features[:20], ["happy"], ["a"] * 20)
+
+
+def test_the_most_confident_mistakes_come_first() -> None:
+    mistakes = [Mistake(f"{i}.mp4", "sad", "happy", i / 20, 0.0) for i in range(20)]
+    figure = plot_mistakes(mistakes, 20, 100)
+    texts = [text.get_text() for axis in figure.axes for text in axis.texts]
+    assert [text for text in texts if text.endswith(".mp4")] == [
+        f"{i}.mp4" for i in range(19, 7, -1)
+    ]
+    assert _texts(figure) == ["12 most confident of 20 mistakes in 100 clips"]
+    with pytest.raises(ValueError, match="no mistakes"):
+        plot_mistakes([], 0, 10)
+
+
+def test_a_confusion_of_an_epoch_is_named_by_it(tmp_path: Path) -> None:
+    assert confusion_epoch_path(tmp_path, 7).name == "confusion_matrix_epoch007.png"
+    title = plot_confusion_epoch(np.eye(2, dtype=int), ["a", "b"], 7).axes[0].get_title(loc="left")
+    assert title == "epoch 7   n = 2   UAR 100.0%   WAR 100.0%"
