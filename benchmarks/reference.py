@@ -28,14 +28,8 @@ from checkpoint import Checkpoint, load_checkpoint
 from command_line import OneLineParser
 from device import pick_device
 from files import replacing
-from media.clip import (
-    LOG_MEL_RANGE,
-    SPEECH_LEVEL_PERCENTILE,
-    TIME_TOLERANCE,
-    ClipConfig,
-    Window,
-    tile_windows,
-)
+from media.clip import TIME_TOLERANCE, ClipConfig, Window, tile_windows
+from media.preprocess import LOG_MEL_RANGE, SPEECH_LEVEL_PERCENTILE
 from media.faces import face_square
 from models import EmotionModel
 from opts import DEFAULT_CHECKPOINT

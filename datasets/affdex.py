@@ -6,50 +6,49 @@ head's orientation), empty where there is no face and in rows of other sensors. 
 encoding, delimiter, decimal sign, the header's place and the columns' spelling are sniffed. Files
 called ExportMerge are merges of the others and left out.
 
-A record is a window of a participant's video. Its columns serve three tasks: `label` is the
-strongest emotion above a threshold, else neutral; `t_anger` to `t_surprise` are 1 where an emotion
-reaches its own threshold; `t_attention`, `t_engagement` (0..1) and `t_valence` (-1..1) are means.
+A record is a window of a participant's video. `label` is the strongest emotion above a threshold,
+else neutral. `target_<name>` columns serve two more tasks: `multilabel` has `target_angry` to
+`target_surprised`, 1 where an emotion reaches its own threshold, else 0; `regression` has
+`target_attention`, `target_engagement` (0..1) and `target_valence` (-1..1), means of the window. A
+target that was not measured is empty.
+
+Videos are prepared at up to `MAX_FPS` pictures a second: a picture is passed over where it comes
+before its turn on a grid of that rate, so that of 60 a second every second one is taken, of 50
+three in five, and at 30 or below every one.
 """
 
 from __future__ import annotations
 
-import codecs
-import csv
 import fnmatch
 import re
 import warnings
-from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from itertools import product
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from datasets.annotations import Record
+from datasets.imotions import EMOTIONS, SCALES, Export, Layout, read_export, read_layout
 from datasets.labels import canonical
-from media.clip import tile_windows
+from media.clip import check_hop, tile_windows
 from media.errors import MediaError
 
 if TYPE_CHECKING:
+    from media.clip import Recording
     from media.recording import MediaInfo
 
 LICENCE = "by the study's consent"
-EMOTIONS = ("anger", "contempt", "disgust", "fear", "joy", "sadness", "surprise")
-SCALES = ("attention", "engagement", "valence")
+TASKS = {"classification": (), "multilabel": EMOTIONS, "regression": SCALES}  # and their targets
+MAX_FPS = 30.0  # pictures a second that are prepared
 GRID_SECONDS = 0.04  # at which measures are resampled before the mean of a window is taken
-_VIDEO = {".mp4", ".wmv", ".avi", ".mov", ".mkv", ".webm", ".asf"}
 _TABLE = {".csv", ".tsv", ".txt"}
-_HEAD_BYTES = 1 << 19
-_CHUNK_ROWS = 50_000
-_DEFAULT_FPS = 30.0
-_TIME_NAMES = {"timestamp", "time"}
-_FRAME_NAMES = {"frame", "frameindex", "framenumber", "frameno", "framenr"}
+_VIDEO = {".mp4", ".wmv", ".avi", ".mov", ".mkv", ".webm", ".asf"}
+_DEFAULT_FPS = 30.0  # of videos that do not tell
+_DEFAULT_THRESHOLD = 50.0
+_EARLY = 0.25  # of the grid's step: so much before its turn a picture may come
 _PERSON = ("name", "respondent", "participant")  # metadata, "Respondent" taken off
-_NOISE = {"affdex", "affectiva", "emotion", "emotions", "score", "evidence", "value", "ms"}
-_NOISE |= {"milliseconds", "s", "sec", "seconds"}
 _UUID = re.compile(r"[({\[]?[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}[)}\]]?", re.IGNORECASE)
 
 
@@ -58,9 +57,10 @@ class AffdexOptions:
     """How samples become labelled windows. Seconds and AFFDEX's own 0..100.
 
     Args:
+        task: whose targets are written, of `TASKS`; the label is written for all.
         window_seconds, hop_seconds: of the records.
         threshold: what the strongest emotion must exceed, or the window is neutral.
-        thresholds: by emotion, what makes `t_<emotion>` 1; 50 where not named.
+        thresholds: by emotion, what makes its target of `multilabel` 1; 50 where not named.
         max_gap: samples further apart are not interpolated between.
         tolerance: within which a sample stands for a time that cannot be interpolated.
         min_coverage: share of a window that must be measured.
@@ -70,12 +70,14 @@ class AffdexOptions:
         video_pattern: of videos' names, where a participant has several, as `*interview*`.
 
     Raises:
-        ValueError: a threshold for what is no emotion of AFFDEX.
+        ValueError: an unknown task or emotion, a number out of range, or thresholds by emotion that
+            the task does not use.
     """
 
+    task: str = "classification"
     window_seconds: float = 1.0
     hop_seconds: float = 1.0
-    threshold: float = 50.0
+    threshold: float = _DEFAULT_THRESHOLD
     thresholds: dict[str, float] = field(default_factory=dict)
     max_gap: float = 0.1
     tolerance: float = 0.04
@@ -86,36 +88,29 @@ class AffdexOptions:
     video_pattern: str = "*"
 
     def __post_init__(self) -> None:
+        if self.task not in TASKS:
+            raise ValueError(f"unknown task {self.task!r}; choose from {', '.join(TASKS)}")
         for name in self.thresholds:
             if name not in EMOTIONS:
                 raise ValueError(f"unknown emotion {name!r}; choose from {', '.join(EMOTIONS)}")
+        if self.thresholds and self.task != "multilabel":
+            raise ValueError(f"thresholds by emotion are of multilabel, not of {self.task}")
+        check_hop(self.window_seconds, self.hop_seconds)
+        self._check_numbers()
 
-
-@dataclass(frozen=True)
-class Layout:
-    """What was sniffed of an export.
-
-    Args:
-        header_line: lines before the header.
-        columns: `time` or `frame`, and measures, to the place of their column.
-        time_scale: seconds in one unit of `time`.
-        about: the metadata rows, by lower-case name.
-    """
-
-    encoding: str
-    delimiter: str
-    header_line: int
-    columns: dict[str, int]
-    time_scale: float
-    about: dict[str, str]
-
-
-@dataclass(frozen=True)
-class Export:
-    """Samples of one participant: `times` (M,) seconds, rising; measures (M,), NaN for none."""
-
-    times: np.ndarray
-    measures: dict[str, np.ndarray]
+    def _check_numbers(self) -> None:
+        scores = {f"threshold of {name}": value for name, value in self.thresholds.items()}
+        scores |= {"threshold": self.threshold, "min_attention": self.min_attention}
+        for name, value in scores.items():
+            if not 0 <= value <= 100:
+                raise ValueError(f"{name} must lie in 0..100, not {value:g}")
+        for name in ("max_gap", "tolerance"):
+            if not 0 <= getattr(self, name) < np.inf:
+                raise ValueError(f"{name} must be 0 or more seconds, not {getattr(self, name):g}")
+        if not 0 <= self.min_coverage <= 1:
+            raise ValueError(f"min_coverage must lie in 0..1, not {self.min_coverage:g}")
+        if self.fps is not None and not 0 < self.fps < np.inf:
+            raise ValueError(f"fps must be positive, not {self.fps:g}")
 
 
 def read_records(root: Path, options: AffdexOptions | None = None) -> list[Record]:
@@ -144,62 +139,6 @@ def read_records(root: Path, options: AffdexOptions | None = None) -> list[Recor
     if problems:
         warnings.warn("left out: " + "; ".join(problems), stacklevel=2)
     return records
-
-
-def read_layout(path: Path) -> Layout:
-    """Encoding, delimiter, header and metadata of an export.
-
-    Raises:
-        ValueError: no header with times or frames, or one without AFFDEX's measures.
-    """
-    with path.open("rb") as file:
-        head = file.read(_HEAD_BYTES)
-    encoding = _sniff_encoding(head)
-    lines = head.decode(encoding, errors="replace").splitlines()
-    for (number, line), delimiter in product(enumerate(lines), ",;\t"):
-        cells = next(csv.reader([line], delimiter=delimiter), [])
-        columns = _find_columns(cells)
-        if _is_header(cells, columns):
-            if not any(name in columns for name in EMOTIONS):
-                raise ValueError(f"{path}: its header has no AFFDEX column such as Joy")
-            scale = _time_scale(cells[columns["time"]]) if "time" in columns else 1.0
-            about = _read_about(lines[:number])
-            return Layout(encoding, delimiter, number, columns, scale, about)
-    raise ValueError(f"{path}: no header row that holds Row and Timestamp")
-
-
-def read_export(path: Path, layout: Layout, fps: float = _DEFAULT_FPS) -> Export:
-    """Samples in which any measure is given, in the order of time.
-
-    Args:
-        path: the export, read in chunks.
-        layout: of it.
-        fps: frame k of a frame-indexed export is k / fps seconds from the start.
-
-    Raises:
-        ValueError: no row holds a time and a measure.
-    """
-    names = sorted(layout.columns, key=lambda name: layout.columns[name])
-    with path.open(encoding=layout.encoding, errors="replace", newline="") as file:
-        for _ in range(layout.header_line + 1):
-            file.readline()
-        chunks = pd.read_csv(
-            file,
-            sep=layout.delimiter,
-            header=None,
-            names=names,
-            usecols=sorted(layout.columns.values()),
-            dtype=str,
-            chunksize=_CHUNK_ROWS,
-        )
-        table = _join_chunks(chunks, names)
-    clock = "time" if "time" in table else "frame"
-    table = table.drop_duplicates(clock).sort_values(clock)
-    if not len(table):
-        raise ValueError(f"{path}: no row holds a time and an AFFDEX measure")
-    unit = layout.time_scale if clock == "time" else 1.0 / fps
-    measures = {name: table[name].to_numpy() for name in (*EMOTIONS, *SCALES) if name in table}
-    return Export(table[clock].to_numpy() * unit, measures)
 
 
 def resample(
@@ -236,6 +175,8 @@ def label_windows(
 ) -> list[tuple[float, float, str, dict[str, str]]]:
     """Start, end, label and target columns of every window that is measured well enough.
 
+    A window without any target of its task is left out.
+
     Args:
         export: with times from the video's start, which lasts `duration` seconds.
     """
@@ -254,9 +195,40 @@ def label_windows(
             continue
         parts = {name: track[first:last] for name, track in tracks.items()}
         means = {n: float(np.nanmean(p)) for n, p in parts.items() if not np.isnan(p).all()}
-        columns = {**_targets(means, options), "coverage": f"{coverage:.2f}"}
+        targets = _targets(means, options)
+        if TASKS[options.task] and not any(targets.values()):
+            continue
+        columns = {**targets, "coverage": f"{coverage:.2f}"}
         windows.append((window.start, window.end, _dominant(means, options.threshold), columns))
     return windows
+
+
+def limit_pictures(recording: Recording, fps: float = MAX_FPS) -> Recording:
+    """The recording with at most so many pictures a second, and the faces in them."""
+    kept = recording.picture_times[choose_pictures(recording.picture_times, fps)]
+    shown = np.isin(recording.face_times, kept)
+    return replace(
+        recording,
+        faces=recording.faces[shown],
+        face_times=recording.face_times[shown],
+        face_ids=recording.face_ids[shown],
+        picture_times=kept,
+    )
+
+
+def choose_pictures(times: np.ndarray, fps: float) -> np.ndarray:
+    """Which of (Q,) rising times to take, (Q,) bool: each in its turn on a grid of `fps`.
+
+    A picture may come a quarter of a step early. After a pause the grid starts anew.
+    """
+    step = 1.0 / fps
+    chosen = np.zeros(len(times), dtype=bool)
+    due = -np.inf
+    for index, time in enumerate(times):
+        if time >= due - _EARLY * step:
+            chosen[index] = True
+            due = (due if time <= due + step else time) + step
+    return chosen
 
 
 def _read_participant(path: Path, videos: list[Path], options: AffdexOptions) -> list[Record]:
@@ -291,58 +263,6 @@ def _read_participant(path: Path, videos: list[Path], options: AffdexOptions) ->
     ]
 
 
-def _sniff_encoding(head: bytes) -> str:
-    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return "utf-16"
-    try:
-        codecs.getincrementaldecoder("utf-8")().decode(head)
-    except UnicodeDecodeError:
-        return "latin-1"
-    return "utf-8-sig"
-
-
-def _plain(cell: str) -> str:
-    """A column's name without case, spaces, units and the sensor's name."""
-    words = re.findall(r"[a-z]+", cell.lower())
-    return "".join(word for word in words if word not in _NOISE)
-
-
-def _find_columns(cells: Sequence[str]) -> dict[str, int]:
-    """Place of the first column of each name that is used."""
-    columns: dict[str, int] = {}
-    for place, cell in enumerate(cells):
-        name = _plain(cell)
-        if name in _TIME_NAMES:
-            columns.setdefault("time", place)
-        elif name in _FRAME_NAMES:
-            columns.setdefault("frame", place)
-        elif name in EMOTIONS or name in SCALES:
-            columns.setdefault(name, place)
-    return columns
-
-
-def _is_header(cells: Sequence[str], columns: dict[str, int]) -> bool:
-    meant = any(_plain(cell) == "row" for cell in cells) or any(n in columns for n in EMOTIONS)
-    return meant and ("time" in columns or "frame" in columns)
-
-
-def _time_scale(cell: str) -> float:
-    """Seconds in one unit of a time column: milliseconds, if its name does not say seconds."""
-    return 1.0 if {"s", "sec", "seconds"} & set(re.findall(r"[a-z]+", cell.lower())) else 1e-3
-
-
-def _read_about(lines: Iterable[str]) -> dict[str, str]:
-    """Metadata rows `name<delimiter>value`, with or without `#` and `Respondent`."""
-    about: dict[str, str] = {}
-    for line in lines:
-        name, *rest = re.split(r"[,;\t:]", line, maxsplit=1)
-        key = name.strip(' "#').lower().removeprefix("respondent ")
-        value = re.split(r'"?[,;\t]', rest[0].strip(' ",;\t:'))[0] if rest else ""
-        if key and value:
-            about.setdefault(key, value.lower() if key == "gender" else value)
-    return about
-
-
 def _participant(path: Path, layout: Layout) -> str:
     """Name in the metadata without its UUID, else the file's name."""
     name = next((layout.about[key] for key in _PERSON if key in layout.about), "")
@@ -373,18 +293,6 @@ def _words(name: str) -> set[str]:
     return {"".join(words[i:j]) for i in range(len(words)) for j in range(i + 1, i + 4)}
 
 
-def _join_chunks(chunks: Iterable[pd.DataFrame], names: list[str]) -> pd.DataFrame:
-    """Rows that hold a time and a measure, as numbers; a decimal comma is read as a point."""
-    kept = []
-    clock = "time" if "time" in names else "frame"
-    for chunk in chunks:
-        points = chunk.apply(lambda column: column.str.replace(",", "."))
-        numbers = points.apply(pd.to_numeric, errors="coerce")
-        measured = numbers[[n for n in names if n in EMOTIONS]].notna().any(axis=1)
-        kept.append(numbers[measured & numbers[clock].notna()])
-    return pd.concat(kept, ignore_index=True) if kept else pd.DataFrame(columns=names)
-
-
 def _attentive(export: Export, min_attention: float) -> dict[str, np.ndarray]:
     """Measures, NaN where the participant attended less."""
     attention = export.measures.get("attention")
@@ -399,8 +307,15 @@ def _dominant(means: dict[str, float], threshold: float) -> str:
 
 
 def _targets(means: dict[str, float], options: AffdexOptions) -> dict[str, str]:
-    limits = {name: options.thresholds.get(name, 50.0) for name in EMOTIONS}
-    return {
-        f"t_{name}": f"{value / 100:.4f}" if name in SCALES else str(int(value >= limits[name]))
-        for name, value in means.items()
-    }
+    """`target_<name>` columns of the task; empty where a measure is not there."""
+    targets = {}
+    for name in TASKS[options.task]:
+        value = means.get(name)
+        if value is None:
+            text = ""
+        elif name in SCALES:
+            text = f"{value / 100:.4f}"
+        else:
+            text = str(int(value >= options.thresholds.get(name, _DEFAULT_THRESHOLD)))
+        targets[f"target_{canonical(name)}"] = text
+    return targets

@@ -1,8 +1,9 @@
 """The leak guard: what makes a score on a split look better than it is, or cannot be trained on.
 
 `python -m datasets.check data/ravdess/manifest.csv` prints the balance of classes and speakers and
-every fault it finds, and ends with 1 where there is any. It reads the prepared store beside the
-manifest; without one it decodes the files. Several manifests are checked as one corpus.
+every fault it finds, and ends with 1 where there is any. Copies within one subset are no fault, but
+noted. It reads the prepared store beside the manifest; without one it decodes the files. Several
+manifests are checked as one corpus.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ from media.errors import MediaError
 
 MAX_LENGTH_GAP = 0.25  # seconds by which sound and pictures of a recording may differ in length
 _SHOWN = 10  # faults of a kind that are printed
+_FOREIGN = {".pth", ".pt", ".tar", ".ckpt", ".bin"}  # weights as torch saves them
 _PERFORMANCE = re.compile(r"0[123]-(\d\d(?:-\d\d){5})")  # RAVDESS: modality, then the performance
 
 
@@ -155,11 +157,45 @@ def _find_two_sided(records: Iterable[Record]) -> list[Fault]:
 def _traits(record: Record) -> Iterator[tuple[str, str]]:
     if record.speaker:
         yield "speaker", record.speaker
+    performances = {record.extra.get("performance", "")}
     for path in filter(None, (record.video, record.audio)):
         yield "file", path
-        performance = _PERFORMANCE.fullmatch(Path(path).stem.split("_")[0])
-        if performance:
-            yield "performance", performance.group(1)
+        named = _PERFORMANCE.fullmatch(Path(path).stem.split("_")[0])
+        performances.add(named.group(1) if named else "")
+    for name in performances - {""}:
+        yield "performance", name
+
+
+def find_notes(records: Sequence[Record], contents: Sequence[Content | str]) -> list[str]:
+    """Lines on records of one subset that have the same sound or nearly the same faces.
+
+    Faces of one speaker are alike, so faces are compared between speakers, or where none is known.
+    """
+    pairs = [(r, c) for r, c in zip(records, contents, strict=True) if isinstance(c, Content)]
+    used = [(r, c) for r, c in pairs if r.subset]
+    first: dict[tuple[str, int], int] = {}
+    people = [
+        first.setdefault((record.speaker, -1 if record.speaker else i), i)
+        for i, (record, _) in enumerate(used)
+    ]
+    sounds = find_sound_matches([content.sound for _, content in used], np.arange(len(used)))
+    faces = find_face_matches([content.faces for _, content in used], np.array(people))
+    compared = [record for record, _ in used]
+    return [*_tell_alike("sound", sounds, compared), *_tell_alike("faces", faces, compared)]
+
+
+def _tell_alike(kind: str, matches: list[Match], records: Sequence[Record]) -> Iterator[str]:
+    """A line for each subset in which records match, with the first pair."""
+    alike: dict[str, list[tuple[Record, Record]]] = defaultdict(list)
+    for match in matches:
+        one, two = records[match.first], records[match.second]
+        if one.subset == two.subset and one.key != two.key:
+            alike[one.subset].append((one, two))
+    for subset in filter(alike.get, SUBSETS):
+        one, two = alike[subset][0]
+        count = len(alike[subset])
+        agree = f"{count} pairs agree" if count > 1 else "1 pair agrees"
+        yield f"{kind}: {agree} within {subset}, as {one.name} and {two.name}"
 
 
 def _find_copies(records: list[Record], contents: list[Content]) -> list[Fault]:
@@ -229,6 +265,11 @@ def read_class_names(path: Path) -> tuple[str, ...]:
     Raises:
         ValueError: not a checkpoint that this project wrote.
     """
+    if path.suffix.lower() in _FOREIGN and path.exists():
+        raise ValueError(
+            f"{path} is a foreign checkpoint and names no classes; the order of labels can be "
+            "compared with a .safetensors checkpoint of this project only"
+        )
     try:
         with safe_open(path, framework="np") as file:
             metadata = json.loads((file.metadata() or {})["emofuse"])
@@ -302,6 +343,8 @@ def check(options: argparse.Namespace) -> int:
         contents += read
     faults = find_faults(records, contents, class_names)
     print(format_balance(records))
+    for note in find_notes(records, contents):
+        print(f"note: {note}")
     print(format_faults(faults, len(faults) if options.all else _SHOWN))
     return 1 if faults else 0
 

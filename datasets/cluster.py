@@ -7,6 +7,7 @@ project and the media under the same paths, as over a shared file system.
 from __future__ import annotations
 
 import os
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -16,7 +17,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
+import cv2
 
 LOCAL = "local"  # the address that starts a Ray of two workers on this machine
 _LOCAL_WORKERS = 2
@@ -49,10 +50,9 @@ def spread_work(
     elif workers <= 1:
         yield from map(work, items)
     else:
-        one_thread = (torch.set_num_threads, (1,))
-        with ProcessPoolExecutor(workers, get_context("spawn"), *one_thread) as pool:
+        with ProcessPoolExecutor(workers, get_context("spawn"), use_one_thread) as pool:
             limit = workers * _PENDING_PER_WORKER
-            futures = _keep_pending(lambda item: pool.submit(work, item), items, limit)
+            futures = _keep_pending(lambda item: pool.submit(work_on, work, item), items, limit)
             yield from (future.result() for future in futures)
 
 
@@ -82,9 +82,17 @@ def _spread_on_ray(
 
 
 def work_on(work: Callable[[Item], Result], item: Item) -> Result:
-    """What a Ray worker runs: `work` with one thread, as the processes of this machine do."""
-    torch.set_num_threads(1)
+    """What a worker runs: `work` with one thread, as the other cores have workers of their own."""
+    use_one_thread()
     return work(item)
+
+
+def use_one_thread() -> None:
+    """Keep this process to one thread in OpenCV and torch, also where torch comes later."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    cv2.setNumThreads(1)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
 
 
 def _start_ray(address: str) -> Any:

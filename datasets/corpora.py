@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from datasets import affdex, combined, cremad, fer2013, own_folder, ravdess
 from datasets.annotations import Record, read_annotations
@@ -17,17 +18,20 @@ class Corpus:
 
     Args:
         name: as on the command line.
-        read: folder to records; raises ValueError where the folder does not hold the corpus.
+        read: folder (and options of the corpus, by name) to records; raises ValueError where the
+            folder does not hold the corpus.
         licence: terms of its data.
         source: the publication to cite.
         cropped_faces: whether its pictures are faces already, so that none need be looked for.
+        max_fps: pictures a second that are prepared at most; None for all.
     """
 
     name: str
-    read: Callable[[Path], list[Record]]
+    read: Callable[..., list[Record]]
     licence: str
     source: str
     cropped_faces: bool = False
+    max_fps: float | None = None
 
 
 _RAVDESS = "Livingstone and Russo, PLoS ONE 2018"
@@ -46,15 +50,20 @@ CORPORA: dict[str, Corpus] = {
         Corpus("cremad_perceived", _perceived, cremad.LICENCE, _CREMAD),
         Corpus("combined", combined.read_records, combined.LICENCE, f"{_RAVDESS}; {_CREMAD}"),
         Corpus("fer2013", fer2013.read_records, fer2013.LICENCE, _FER2013, cropped_faces=True),
-        Corpus("affdex", affdex.read_records, affdex.LICENCE, _AFFDEX),
+        Corpus("affdex", affdex.read_records, affdex.LICENCE, _AFFDEX, max_fps=affdex.MAX_FPS),
         Corpus("own_folder", own_folder.read_records, own_folder.LICENCE, ""),
         Corpus("annotation", read_annotations, "as its files", ""),
     )
 }
 
 
-def read_corpus(name: str, root: Path) -> list[Record]:
+def read_corpus(name: str, root: Path, **options: Any) -> list[Record]:
     """Records of a corpus under a folder (or of its table).
+
+    Args:
+        name: of the corpus.
+        root: its folder or table.
+        options: of this corpus's reader, see the `read_records` of its module.
 
     Raises:
         ValueError: unknown corpus, no such folder, or one that does not hold the corpus.
@@ -63,4 +72,4 @@ def read_corpus(name: str, root: Path) -> list[Record]:
         raise ValueError(f"unknown corpus {name!r}; choose from {', '.join(CORPORA)}")
     if not root.exists():
         raise ValueError(f"{root} does not exist; give the folder of {name}")
-    return CORPORA[name].read(root)
+    return CORPORA[name].read(root, **options)

@@ -45,7 +45,8 @@ def read_records(root: Path, label: Scored = "intended") -> list[Record]:
     """One record a clip, with pictures, sound, or both, as the files are there.
 
     Columns `perceived_audio`, `perceived_video`, `perceived_both` hold the raters' choices (tied
-    ones joined by `:`) where the tables are there, and `scored` which label is the record's.
+    ones joined by `:`) where the tables are there, `perceived` the one from what the record holds,
+    `perceived_share_<class>` its shares of votes, and `scored` which label is the record's.
 
     Args:
         root: folder that holds media and tables, in any folders below.
@@ -84,8 +85,9 @@ def _intended(
     assert match
     actor, sentence, emotion, intensity = match.groups()
     votes = shares.get(name, {})
+    video = _preferred(files, _VIDEO)
     return Record(
-        video=_preferred(files, _VIDEO),
+        video=video,
         audio=_preferred(files, _AUDIO),
         label=_INTENDED[emotion],
         speaker=f"cremad-{actor}",
@@ -96,9 +98,21 @@ def _intended(
             "intensity": _INTENSITY.get(intensity, "unspecified"),
             "scored": "intended",
             **{f"perceived_{shown}": ":".join(_winners(votes.get(shown, {}))) for shown in _SHOWN},
+            **_tell_perceived(votes.get(_shown(video), {})),
             **actors.get(actor, {}),
         },
     )
+
+
+def _shown(video: str) -> str:
+    """What a record shows its raters: a clip's video file has sound of its own."""
+    return "both" if video else "audio"
+
+
+def _tell_perceived(votes: dict[str, float]) -> dict[str, str]:
+    """Columns of what raters saw and heard in a record; none where they were not asked."""
+    shares = {f"perceived_share_{name}": f"{votes.get(name, 0):.4f}" for name in _VOTED.values()}
+    return {"perceived": ":".join(_winners(votes)), **shares} if votes else {}
 
 
 def _preferred(files: list[Path], suffixes: tuple[str, ...]) -> str:
@@ -107,11 +121,8 @@ def _preferred(files: list[Path], suffixes: tuple[str, ...]) -> str:
 
 
 def _perceived(record: Record, shares: Shares) -> Record | None:
-    """The record as raters judged what it holds, or None where they did not agree on one emotion.
-
-    A clip's video file has sound of its own, so a record without a sound file was judged by both.
-    """
-    shown = "both" if record.video else "audio"
+    """The record as raters judged what it holds; None where they did not agree on one emotion."""
+    shown = _shown(record.video)
     votes = shares.get(record.extra["performance"], {}).get(shown, {})
     winners = _winners(votes)
     if len(winners) != 1 and record.label not in winners:

@@ -17,7 +17,6 @@ from functools import lru_cache
 
 import cv2
 import numpy as np
-from scipy.signal import resample_poly
 
 # Sound. All sample rates in use carry the bands, and lossy codecs keep them.
 _SOUND_RATE = 4000  # Hz
@@ -36,13 +35,14 @@ _NEARBY = range(-36, 37, 6)  # words around a hit that are compared before all a
 _SIDE = 16  # pixels of the grey picture
 _MIN_CONTRAST = 4.0  # grey levels: a flatter picture shows no face
 FACES_PER_RECORD = 5
-_MIN_SIMILARITY = 0.95  # correlation of two grey pictures; in FER2013 all pairs above are copies
+MIN_SIMILARITY = 0.95  # correlation of two grey pictures; in FER2013 all pairs above are copies
 _MIN_SHARE = 0.5  # of the faces of the recording with fewer
 _TABLES = 24  # hashes of a picture
 _SPARE_PLANES = 2  # hyperplanes of a hash beyond those that n pictures would fill evenly
 _ENOUGH_FOR_MEAN = 1000  # pictures from which a mean face is taken out before hashing
 
 _CHUNK = 65536  # pairs compared at a time
+_ROWS = 512  # fingerprints compared with all others at a time
 _NEIGHBOURS = 48  # how many others in a bucket each member is compared with
 
 
@@ -68,6 +68,8 @@ def read_sound_print(waveform: np.ndarray, sample_rate: int) -> SoundPrint:
 
     Sounds below about a second have too few words to be found with certainty.
     """
+    from scipy.signal import resample_poly  # takes seconds to import
+
     divisor = np.gcd(_SOUND_RATE, sample_rate)
     signal = waveform.astype(np.float32) / 32768
     signal = resample_poly(signal, _SOUND_RATE // divisor, sample_rate // divisor)
@@ -178,14 +180,39 @@ def read_face_prints(faces: np.ndarray, usable: np.ndarray) -> np.ndarray:
     no face) have none.
     """
     parts = np.array_split(usable, min(FACES_PER_RECORD, max(1, len(usable))))
-    prints = np.zeros((0, _SIDE * _SIDE), dtype=np.float32)
-    for index in (part[len(part) // 2] for part in parts if len(part)):
-        grey = cv2.cvtColor(np.ascontiguousarray(faces[index]), cv2.COLOR_RGB2GRAY)
-        small = cv2.resize(grey, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
-        if small.std() >= _MIN_CONTRAST:
-            vector = (small - small.mean()).ravel()
-            prints = np.vstack([prints, vector / np.linalg.norm(vector)])
-    return prints
+    chosen = [part[len(part) // 2] for part in parts if len(part)]
+    grey = [cv2.cvtColor(np.ascontiguousarray(faces[i]), cv2.COLOR_RGB2GRAY) for i in chosen]
+    return np.concatenate([np.zeros((0, _SIDE * _SIDE), np.float32), *read_grey_prints(grey)])
+
+
+def read_grey_prints(pictures: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """The fingerprint of each (S, S) uint8 grey picture, (1, D) float32; (0, D) of a flat one."""
+    if not pictures:
+        return []
+    size = (_SIDE, _SIDE)
+    small = np.stack([cv2.resize(p, size, interpolation=cv2.INTER_AREA) for p in pictures])
+    vectors = small.reshape(len(small), -1).astype(np.float32)
+    contrast = vectors.std(axis=1)
+    vectors -= vectors.mean(axis=1, keepdims=True)
+    vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-6)
+    return [vectors[i : i + int(contrast[i] >= _MIN_CONTRAST)] for i in range(len(vectors))]
+
+
+def find_all_similar(ones: np.ndarray, others: np.ndarray, least: float) -> np.ndarray:
+    """Every pair of fingerprints that are alike, compared one by one; for thousands, not more.
+
+    Args:
+        ones, others: (n, D) and (m, D) float32.
+        least: correlation from which two are alike.
+
+    Returns:
+        (k, 2) int64, rows of `ones` and of `others`.
+    """
+    found = [np.zeros((0, 2), dtype=np.int64)]
+    for begin in range(0, len(ones), _ROWS):
+        alike = np.argwhere(ones[begin : begin + _ROWS] @ others.T >= least)
+        found.append(alike + np.array([begin, 0]))
+    return np.concatenate(found)
 
 
 def find_face_matches(prints: Sequence[np.ndarray], sides: np.ndarray) -> list[Match]:
@@ -227,7 +254,7 @@ def _similar(vectors: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     alike = [np.zeros((0, 2), dtype=np.int64)]
     for begin in range(0, len(a), _CHUNK):
         x, y = a[begin : begin + _CHUNK], b[begin : begin + _CHUNK]
-        good = np.einsum("nd,nd->n", vectors[x], vectors[y]) >= _MIN_SIMILARITY
+        good = np.einsum("nd,nd->n", vectors[x], vectors[y]) >= MIN_SIMILARITY
         alike.append(np.sort(np.stack([x[good], y[good]], axis=1), axis=1))
     return np.concatenate(alike)
 

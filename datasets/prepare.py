@@ -11,8 +11,8 @@ from __future__ import annotations
 import argparse
 import sys
 import tarfile
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,36 +22,35 @@ import numpy as np
 from tqdm import tqdm
 
 from command_line import OneLineParser
+from datasets.affdex import limit_pictures
 from datasets.annotations import Record, write_annotations
 from datasets.cluster import spread_work
 from datasets.corpora import CORPORA, read_corpus
+from datasets.corpus_flags import add_corpus_flags, read_corpus_flags
 from datasets.sources import Source, SourceLedger, read_source_hash
-from datasets.splits import (
-    PROTOCOLS,
-    check_fold,
-    check_speakers,
-    k_folds,
-    leave_one_out,
-    split_by_ids,
-    split_by_protocol,
-    split_by_ratio,
-    without_speakers,
-)
-from datasets.store import ClipStore, StoreWriter
+from datasets.split_flags import add_split_flags, split_records
+from datasets.splits import check_speakers, without_speakers
+from datasets.store import ClipStore, StoreWriter, lacks_landmarks
 from media.clip import ClipConfig, Recording
 from media.errors import MediaError
+from media.landmarks import LandmarkTrack
 
 if TYPE_CHECKING:
     from media.faces import Detector
+    from media.landmarker import Landmarker
 
 STORE_NAME = "clips"
-RATIO = (0.15, 0.15)  # shares of speakers that validate and test, where nothing else is asked for
 
 Decoded = tuple[str, Recording | str, Source | None]  # key, recording or reason, what it came from
 
 
-def read_source(record: Record, config: ClipConfig, detector_name: str) -> Recording:
+def read_source(
+    record: Record, config: ClipConfig, detector_name: str, points: bool = False
+) -> Recording:
     """The recording of a record, whose pictures and sound may lie in two files.
+
+    Args:
+        points: look for landmarks too. Saved face pictures (`.npy`) have none.
 
     Raises:
         MediaError: a file cannot be used.
@@ -62,7 +61,10 @@ def read_source(record: Record, config: ClipConfig, detector_name: str) -> Recor
     if record.video.endswith(".npy"):
         recording = _read_legacy_faces(Path(record.video), record, config)
     elif record.video:
-        recording = read_recording(Path(record.video), config, _detector(detector_name))
+        landmarker = _landmarker() if points else None
+        detector = _detector(detector_name)
+        recording = read_recording(Path(record.video), config, detector, landmarker=landmarker)
+        recording = _limit_pictures(recording, record)
     else:
         return read_recording(Path(record.audio), config, None)
     if not record.audio:
@@ -72,11 +74,23 @@ def read_source(record: Record, config: ClipConfig, detector_name: str) -> Recor
     return replace(recording, waveform=sound.waveform, duration=duration)
 
 
+def _limit_pictures(recording: Recording, record: Record) -> Recording:
+    corpus = CORPORA.get(record.dataset)
+    return limit_pictures(recording, corpus.max_fps) if corpus and corpus.max_fps else recording
+
+
 @lru_cache(maxsize=2)
 def _detector(name: str) -> Detector:
     from media.faces import build_detector
 
     return build_detector(name)
+
+
+@lru_cache(maxsize=1)
+def _landmarker() -> Landmarker:
+    from media.landmarker import build_landmarker
+
+    return build_landmarker("--landmarks dlib")
 
 
 def _read_legacy_faces(path: Path, record: Record, config: ClipConfig) -> Recording:
@@ -107,11 +121,27 @@ def _read_legacy_faces(path: Path, record: Record, config: ClipConfig) -> Record
     )
 
 
+@dataclass(frozen=True)
+class Finding:
+    """How faces and their points are found.
+
+    Args:
+        detector: where pictures need another than the configuration names (`whole` for corpora of
+            cropped faces).
+        points: look for the 68 points of each face.
+        tracks: landmarks by record key that were found elsewhere.
+    """
+
+    detector: str | None = None
+    points: bool = False
+    tracks: Mapping[str, LandmarkTrack] = field(default_factory=dict)
+
+
 def prepare_records(
     records: Sequence[Record],
     folder: Path,
     config: ClipConfig,
-    detector_name: str | None = None,
+    finding: Finding | None = None,
     workers: int = 1,
     ray_address: str | None = None,
 ) -> dict[str, str]:
@@ -122,8 +152,7 @@ def prepare_records(
         folder: of the store; what it holds already is decoded again only where the file's content
             has changed. The earlier recording then stays in the files, but is not read any more.
         config: constants of the store.
-        detector_name: where pictures need another detector than `config` names (`whole` for
-            corpora of cropped faces).
+        finding: how faces and their points are found, where not as `config` says.
         workers: processes. The store is the same for any number.
         ray_address: of a Ray cluster that decodes instead, see `spread_work`.
 
@@ -134,7 +163,9 @@ def prepare_records(
         ValueError: the folder holds a store prepared with other constants, or no Ray is there.
     """
     failures: dict[str, str] = {}
-    work = partial(_decode, config=config, detector_name=detector_name or config.detector)
+    finding = finding or Finding()
+    detector = finding.detector or config.detector
+    work = partial(_decode, config=config, detector_name=detector, points=finding.points)
     with StoreWriter(folder, config) as writer:
         ledger = SourceLedger(folder)
         wanted = _list_wanted(records, writer.keys, ledger)
@@ -142,7 +173,8 @@ def prepare_records(
         bar = tqdm(results, total=len(wanted), unit="file", desc="preparing", disable=None)
         for key, result, source in bar:
             if isinstance(result, Recording) and source is not None:
-                writer.add(key, result)
+                track = finding.tracks.get(key, result.landmarks)
+                writer.add(key, replace(result, landmarks=track))
                 ledger.add(source)
             else:
                 failures[key] = str(result)
@@ -168,9 +200,9 @@ def _add_hash(record: Record, ledger: SourceLedger) -> None:
         ledger.add(read_source_hash(record))
 
 
-def _decode(record: Record, config: ClipConfig, detector_name: str) -> Decoded:
+def _decode(record: Record, config: ClipConfig, detector_name: str, points: bool) -> Decoded:
     try:
-        recording = read_source(record, config, detector_name)
+        recording = read_source(record, config, detector_name, points)
         return record.key, recording, read_source_hash(record)
     except (MediaError, OSError) as error:
         return record.key, str(error), None
@@ -201,7 +233,10 @@ def prepare(options: argparse.Namespace) -> int:
     )
     detector = "whole" if CORPORA[options.corpus].cropped_faces else options.detector
     workers, folder = options.workers, out / STORE_NAME
-    failures = prepare_records(records, folder, config, detector, workers, options.ray)
+    finding = Finding(detector, options.landmarks == "dlib", _known_tracks(options, records))
+    if options.landmarks and lacks_landmarks(folder):
+        raise ValueError(f"{folder} was prepared without landmarks: prepare into another --out")
+    failures = prepare_records(records, folder, config, finding, workers, options.ray)
     records = [record for record in records if record.key not in failures]
     if options.trim_silence_db > 0:
         store = ClipStore(folder)
@@ -215,85 +250,38 @@ def prepare(options: argparse.Namespace) -> int:
     return 1 if failures else 0
 
 
+def _find_tracks(source: Path, records: Sequence[Record]) -> Mapping[str, LandmarkTrack]:
+    from datasets.landmarks import find_tracks  # pandas comes with it, and takes a second
+
+    return find_tracks(source, records)
+
+
+def _known_tracks(
+    options: argparse.Namespace, records: list[Record]
+) -> Mapping[str, LandmarkTrack]:
+    """Landmarks found elsewhere, by record key."""
+    if options.landmarks == "dlib":
+        _landmarker()  # says at once what is missing; workers would say it for each file
+        return {}
+    return _find_tracks(Path(options.landmarks), records) if options.landmarks else {}
+
+
 def _first(failures: dict[str, str]) -> str:
     return next(iter(failures.values()), "no files")
 
 
 def _read_records(options: argparse.Namespace, out: Path) -> list[Record]:
     """Records of the corpus, with their subsets."""
-    if options.song and options.corpus != "ravdess":
-        raise ValueError("--song is of RAVDESS only")
-    name = "ravdess_song" if options.song else options.corpus
+    flags = read_corpus_flags(options, say=print)
     root = Path(options.root).resolve()
     if not root.exists():
         raise ValueError(f"--root {root} does not exist")
-    records = read_corpus(name, _unpacked(root, out))
+    records = read_corpus(options.corpus, _unpacked(root, out), **flags)
     if options.exclude_speakers:
         records = without_speakers(records, options.exclude_speakers)
     records = split_records(records, options)
     check_speakers(records)
     return records
-
-
-def split_records(records: list[Record], options: argparse.Namespace) -> list[Record]:
-    """Records with the subsets that the command line asks for.
-
-    Where it asks for none: those that the corpus has, the split published for RAVDESS, or else
-    `RATIO` of the speakers.
-
-    Raises:
-        ValueError: two ways are asked for at once, or one that the records do not allow.
-    """
-    way, seed, fold = _choose_way(options), options.manual_seed, options.fold or 0
-    if way == "--n_folds":
-        check_fold(fold, options.n_folds)
-        return k_folds(records, options.n_folds, seed)[fold]
-    if way == "--leave_one_out":
-        return leave_one_out(records, options.leave_one_out, seed=seed)
-    if way == "--validation_speakers/--test_speakers":
-        return split_by_ids(records, options.validation_speakers, options.test_speakers)
-    split = "ratio" if way == "--split_ratio" else options.split or _default_split(records)
-    if split == "keep":
-        return records
-    if split == "ratio":
-        held_share, test_share = options.split_ratio or RATIO
-        return split_by_ratio(records, held_share, test_share, seed)
-    return split_by_protocol(records, split, fold)
-
-
-def _choose_way(options: argparse.Namespace) -> str:
-    """The one flag that asks for a way to split, or nothing where none does."""
-    ways = _list_ways(options)
-    if len(ways) > 1:
-        raise ValueError(f"{' and '.join(ways)} cannot be combined: choose one way to split")
-    way = ways[0] if ways else ""
-    if options.fold is not None and way != "--n_folds":
-        if not way:
-            raise ValueError("--fold needs --n_folds or a --split with folds")
-        protocol = PROTOCOLS.get(options.split)
-        if protocol is None or not protocol.folds:
-            raise ValueError(f"--fold has no meaning with {options.split or way}")
-    return way
-
-
-def _list_ways(options: argparse.Namespace) -> list[str]:
-    """The flags that each ask for a way to split."""
-    asked = {
-        "--split": options.split not in (None, "ratio", "ids"),
-        "--split_ratio": bool(options.split_ratio) or options.split == "ratio",
-        "--validation_speakers/--test_speakers": bool(
-            options.validation_speakers or options.test_speakers or options.split == "ids"
-        ),
-        "--n_folds": options.n_folds is not None,
-        "--leave_one_out": options.leave_one_out is not None,
-    }
-    return [name for name, is_asked in asked.items() if is_asked]
-
-
-def _default_split(records: list[Record]) -> str:
-    if any(record.subset for record in records):
-        return "keep"
-    return "ravdess_icpr22" if {r.dataset for r in records} == {"ravdess"} else "ratio"
 
 
 def _unpacked(root: Path, out: Path) -> Path:
@@ -328,26 +316,15 @@ def parse_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--detector_stride", type=int, default=default.detector_stride, help="every k-th picture")
     add("--sample_rate", type=int, default=default.sample_rate, help="of the stored sound, Hz")
     add("--trim_silence_db", type=float, default=0.0, help="cut ends this far below the peak; 35")
-    add("--song", action="store_true", help="RAVDESS: songs too")
+    add(
+        "--landmarks",
+        metavar="SOURCE",
+        help="68 points: `dlib` finds them; or RAVDESS's .npz, or a folder of OpenFace's CSVs",
+    )
     add("--ray", metavar="ADDRESS", help="decode on this Ray cluster; `local` starts one")
-    _add_split_options(parser)
+    add_corpus_flags(parser)
+    add_split_flags(parser)
     return parser.parse_args(arguments)
-
-
-def _add_split_options(parser: argparse.ArgumentParser) -> None:
-    """Ways to split, of which one may be asked for. Speakers are named in full or by number."""
-    add = parser.add_argument_group("split").add_argument
-    add_people = partial(add, nargs="+", default=[], metavar="SPEAKER")
-    ways = ("keep", "ratio", "ids", *PROTOCOLS)
-    add("--split", choices=ways, help="`keep`: as the corpus has it; a published protocol by name")
-    add_people("--validation_speakers", help="who validates, with `ids`")
-    add_people("--test_speakers", help="who tests, with `ids`")
-    add_people("--exclude_speakers", help="whom to leave out")
-    add("--split_ratio", type=float, nargs=2, metavar=("VAL", "TEST"), help="shares of speakers")
-    add("--n_folds", type=int, help="folds of speakers, each testing in turn")
-    add("--fold", type=int, help="which fold tests, counted from 0")
-    add("--leave_one_out", metavar="SPEAKER", help="the one who tests")
-    add("--manual_seed", type=int, default=1, help="of what is drawn")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -97,7 +97,7 @@ class Protocol:
 
     Args:
         corpus: whose speakers it names.
-        source: who published it; empty for a plain convention.
+        source: who published it, and where.
         validation, testing: actors; empty where there are folds.
         folds: of actors in order, each testing in turn while the next validates.
     """
@@ -109,22 +109,30 @@ class Protocol:
     folds: int = 0
 
 
+# Folds of actors in order, as both sources have them. Their validation differs: MSAF has none and
+# reports the best epoch on the tested fold, PEFT-SER validates on the last fifth of the other
+# actors. Here the next fold validates, and never what is tested.
 PROTOCOLS = {
     "ravdess_icpr22": Protocol(
         "ravdess",
-        "Chumachenko, Iosifidis and Gabbouj, Self-attention fusion for audiovisual emotion "
-        "recognition with incomplete data, ICPR 2022",
+        "the released models of Chumachenko, Iosifidis and Gabbouj, Self-attention fusion for "
+        "audiovisual emotion recognition with incomplete data, ICPR 2022 "
+        "(github.com/katerynaCh/multimodal-emotion-recognition, issue 2); the paper's own scores "
+        "are means over five other folds",
         validation=(11, 13, 18, 22),
         testing=(5, 10, 16, 19),
     ),
     "ravdess_6fold": Protocol(
         "ravdess",
-        "six folds of actors after Su et al., MSAF: Multimodal split attention fusion, "
-        "arXiv:2012.07175; actors in order is this project's reading",
+        "Su, Hu, Li and Cao, MSAF: Multimodal split attention fusion, arXiv:2012.07175 "
+        "(github.com/anita-hu/MSAF, ravdess/main_msaf.py)",
         folds=6,
     ),
     "cremad_5fold": Protocol(
-        "cremad", "five folds, a convention of the field; actors in order", folds=5
+        "cremad",
+        "Feng and Narayanan, PEFT-SER, ACII 2023 "
+        "(github.com/usc-sail/peft-ser, train_split_gen/crema-d.py)",
+        folds=5,
     ),
 }
 

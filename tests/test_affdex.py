@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from datasets.affdex import (
     AffdexOptions,
-    Export,
+    choose_pictures,
     label_windows,
-    read_export,
-    read_layout,
+    limit_pictures,
     read_records,
     resample,
 )
-from datasets.annotations import Record
+from datasets.annotations import Record, read_annotations
+from datasets.imotions import Export, read_export, read_layout
+from datasets.prepare import main
+from datasets.store import ClipStore
+from tests.builders import make_recording
 from tests.conftest import WriteMedia
 
 EVENTS = ("Row", "Timestamp", "EventSource", "SlideEvent", "StimType", "Duration")
@@ -130,7 +135,7 @@ def test_every_form_of_an_export_reads_alike(tmp_path: Path, form: dict[str, str
     assert export.measures["valence"] == pytest.approx(-40.0)
 
 
-def test_windows_of_a_participant_carry_labels_and_targets(tmp_path: Path) -> None:
+def test_windows_of_a_participant_carry_labels(tmp_path: Path) -> None:
     _write(tmp_path / "exports" / "001.csv")
     _write(tmp_path / "exports" / "ExportMerge.csv", "P99")
     (tmp_path / "videos").mkdir()
@@ -144,32 +149,149 @@ def test_windows_of_a_participant_carry_labels_and_targets(tmp_path: Path) -> No
     assert Path(first.video).name == "P 01_interview.mp4"
     assert (first.speaker, first.dataset) == ("affdex-P01", "affdex")
     assert (first.extra["gender"], first.extra["group"]) == ("female", "Gruppe Köln")
-    assert {n: first.extra[f"t_{n}"] for n in ("joy", "anger", "attention", "valence")} == {
-        "joy": "1",
-        "anger": "0",
+    assert first.extra["coverage"] == "1.00"
+
+
+def _targets(record: Record) -> dict[str, str]:
+    return {n[7:]: value for n, value in record.extra.items() if n.startswith("target_")}
+
+
+def test_each_task_has_its_own_target_columns(tmp_path: Path) -> None:
+    _write(tmp_path / "P01.csv")
+    (tmp_path / "P01.mp4").touch()
+    assert _targets(read_records(tmp_path)[0]) == {}
+    several = read_records(tmp_path, AffdexOptions(task="multilabel"))
+    names = ("angry", "contempt", "disgust", "fearful", "happy", "sad", "surprised")
+    assert _targets(several[0]) == dict.fromkeys(names, "0") | {"happy": "1"}
+    assert _targets(several[3]) == dict.fromkeys(names, "0") | {"contempt": "1"}
+    scales = read_records(tmp_path, AffdexOptions(task="regression"))
+    assert _targets(scales[0]) == {
         "attention": "0.9000",
+        "engagement": "0.5550",
         "valence": "-0.4000",
     }
-    assert first.extra["t_engagement"] == "0.5550"
-    assert first.extra["coverage"] == "1.00"
+    assert _labels(several) == _labels(scales) == ["happy", "happy", "neutral", "contempt"]
+
+
+def test_what_was_not_measured_has_no_target() -> None:
+    times = np.arange(100) / 25
+    valence = np.where(times < 2, 20.0, np.nan)
+    export = Export(times, {"joy": np.full(100, 70.0), "valence": valence})
+    windows = label_windows(export, 4.0, AffdexOptions(task="regression"))
+    assert [start for start, *_ in windows] == [0, 1], "windows without any target are left out"
+    columns = windows[0][3]
+    assert columns["target_valence"] == "0.2000"
+    assert columns["target_attention"] == columns["target_engagement"] == ""
 
 
 def test_thresholds_and_windows_are_the_users(tmp_path: Path) -> None:
     _write(tmp_path / "P01.csv")
     (tmp_path / "P01.mp4").touch()
     options = AffdexOptions(
-        window_seconds=2.0, hop_seconds=1.0, threshold=90.0, thresholds={"joy": 40.0}
+        task="multilabel",
+        window_seconds=2.0,
+        hop_seconds=1.0,
+        threshold=90.0,
+        thresholds={"joy": 40.0},
     )
     records = read_records(tmp_path, options)
     assert [(r.start, r.end) for r in records] == [(0, 2), (1, 3), (2, 4)]
     assert set(_labels(records)) == {"neutral"}
-    assert [r.extra["t_joy"] for r in records] == ["1", "1", "0"]
+    assert [_targets(r)["happy"] for r in records] == ["1", "1", "0"]
     assert len(read_records(tmp_path, AffdexOptions(offset=10.0))) == 4, "as the video starts later"
 
 
-def test_a_threshold_for_no_emotion_is_refused() -> None:
-    with pytest.raises(ValueError, match="unknown emotion 'happy'; choose from anger, "):
-        AffdexOptions(thresholds={"happy": 40.0})
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"task": "ranking"}, "unknown task 'ranking'; choose from classification, multilabel, "),
+        ({"thresholds": {"happy": 40}}, "unknown emotion 'happy'; choose from anger, "),
+        ({"thresholds": {"joy": 40}}, "thresholds by emotion are of multilabel, not of class"),
+        ({"threshold": 101}, r"threshold must lie in 0\.\.100, not 101"),
+        ({"max_gap": -1}, "max_gap must be 0 or more seconds, not -1"),
+        ({"tolerance": float("nan")}, "tolerance must be 0 or more seconds, not nan"),
+        ({"min_coverage": 2}, r"min_coverage must lie in 0\.\.1, not 2"),
+        ({"fps": 0}, "fps must be positive, not 0"),
+        ({"hop_seconds": 2}, "hop of 2 s"),
+    ],
+    ids=str,
+)
+def test_options_that_cannot_be_are_named(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        AffdexOptions(**values)
+
+
+@pytest.mark.parametrize(
+    ("fps", "taken"), [(60.0, 30.0), (59.94, 29.97), (50.0, 30.0), (120.0, 30.0), (29.97, 29.97)]
+)
+def test_pictures_are_taken_at_up_to_thirty_a_second(fps: float, taken: float) -> None:
+    times = np.round(np.arange(round(60 * fps)) / fps, 3)  # as files that count milliseconds
+    chosen = choose_pictures(times, 30.0)
+    assert chosen.sum() / 60 == pytest.approx(taken, rel=0.002)
+    assert np.diff(times[chosen]).max() < 1 / 30 + 1 / fps + 0.001
+
+
+def test_every_second_picture_of_sixty_a_second_is_taken() -> None:
+    chosen = choose_pictures(np.arange(600) / 60, 30.0)
+    assert chosen[::2].all()
+    assert not chosen[1::2].any()
+    pause = np.concatenate([np.arange(60) / 60, 10 + np.arange(60) / 60])
+    assert choose_pictures(pause, 30.0).sum() == 60, "no picture makes up for a pause"
+
+
+def test_faces_go_with_their_pictures() -> None:
+    recording = make_recording(1)  # pictures at 10 a second
+    some = replace(recording, faces=recording.faces[4:], face_times=recording.face_times[4:])
+    some = replace(some, face_ids=recording.face_ids[4:])
+    half = limit_pictures(some, 5.0)
+    np.testing.assert_array_equal(half.picture_times, recording.picture_times[::2])
+    np.testing.assert_array_equal(half.face_times, recording.picture_times[4::2])
+    np.testing.assert_array_equal(half.faces, recording.faces[4::2])
+    assert len(half.face_ids) == len(half.faces)
+    assert limit_pictures(some).faces.shape == some.faces.shape
+
+
+def _prepare(tmp_path: Path, *flags: str, corpus: str = "affdex") -> int:
+    arguments = [corpus, "--root", str(tmp_path), "--out", str(tmp_path / "out"), *flags]
+    return main([*arguments, "--face_size", "32", "--detector", "whole"])
+
+
+def test_the_command_line_reaches_targets(tmp_path: Path, write_media: WriteMedia) -> None:
+    pictures = [np.full((32, 32, 3), 20 * i, dtype=np.uint8) for i in range(10)]
+    for person in ("P01", "P02", "P03"):
+        write_media(tmp_path / f"{person}.mp4", pictures, times=[i / 60 for i in range(10)])
+        _write(tmp_path / f"{person}.csv", person)
+    flags = ("--affdex_thresholds", "joy=90", "contempt=60", "--affdex_tolerance", "0.1")
+    flags += ("--affdex_window_seconds", "0.1", "--affdex_hop_seconds", "0.1")
+    assert _prepare(tmp_path, "--affdex_task", "multilabel", *flags) == 0
+    records = read_annotations(tmp_path / "out" / "manifest.csv")
+    assert _targets(records[0])["happy"] == "0"
+    assert len(_targets(records[0])) == 7
+    store = ClipStore(tmp_path / "out" / "clips")
+    assert store.count(records[0].key, "faces") == 5, "of ten pictures at 60 a second"
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--affdex_thresholds", "joy"], "expected EMOTION=NUMBER such as joy=40, not 'joy'"),
+        (["--affdex_thresholds", "joy=40"], "thresholds by emotion are of multilabel"),
+        (["--keep_duplicates"], "--keep_duplicates is of fer2013 only, not of affdex"),
+        (["--song"], "--song is of ravdess only, not of affdex"),
+    ],
+)
+def test_flags_that_cannot_be_are_one_line(
+    tmp_path: Path, flags: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _prepare(tmp_path, *flags) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_flags_of_affdex_are_refused_elsewhere(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _prepare(tmp_path, "--affdex_threshold", "0", corpus="ravdess") == 2
+    assert "--affdex_threshold is of affdex only, not of ravdess" in capsys.readouterr().err
 
 
 def test_a_missing_face_leaves_its_windows_out(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from checkpoint import save_checkpoint
 from datasets.annotations import SUBSETS, Record, write_annotations
@@ -163,6 +164,44 @@ def test_a_planted_fault_is_named_and_alone(
     faults = capsys.readouterr().out.splitlines()
     assert any(line in fault for fault in faults)
     assert faults[-1].startswith("faults: 1 ")
+    assert not any(fault.startswith("note: ") for fault in faults), "notes are on one subset"
+
+
+def test_performances_are_known_by_their_column_too(
+    corpus: Corpus, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for index in (0, 11):
+        corpus.change(index, extra={"performance": "take-9"}, speaker="")
+    assert main([corpus.write()]) == 1
+    out = capsys.readouterr().out
+    assert "performance: take-9 stands in training (0.mp4) and testing (11.mp4)" in out
+
+
+def test_copies_within_a_subset_are_noted_and_no_fault(
+    corpus: Corpus, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for index in (1, 3):  # of s0 and s1, both in training
+        sound = np.roll(corpus.recordings[0].waveform, 160 * index)
+        corpus.recordings[index] = replace(corpus.recordings[index], waveform=sound)
+    for index in (9, 11):  # of s4 and s5, both in testing
+        faces = corpus.recordings[8].faces
+        corpus.recordings[index] = replace(corpus.recordings[index], faces=faces)
+    assert main([corpus.write()]) == 0
+    notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note: ")]
+    assert notes == [
+        "note: sound: 3 pairs agree within training, as 0.mp4 and 1.mp4",
+        "note: faces: 2 pairs agree within testing, as 8.mp4 and 11.mp4",
+    ], "faces of one speaker, 8 and 9, are not compared"
+
+
+def test_a_foreign_checkpoint_is_told_as_such(
+    corpus: Corpus, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = corpus.folder / "lt_1head_moddrop_2.pth"
+    torch.save({"state_dict": {"weight": torch.zeros(2)}}, path)
+    assert main([corpus.write(), "--model_path", str(path)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "is a foreign checkpoint and names no classes" in line
 
 
 def test_what_no_store_holds_is_named(corpus: Corpus, capsys: pytest.CaptureFixture[str]) -> None:

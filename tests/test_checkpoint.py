@@ -206,7 +206,7 @@ def test_published_fusions_give_the_logits_of_their_definition(
     speech, face = torch.randn(2, 10, 156), torch.rand(2, 15, 3, 32, 32)
     with torch.no_grad():
         expected = _published_forward(published, fusion, speech, face)
-        torch.testing.assert_close(loaded.model(face, speech)["logits"], expected)
+        torch.testing.assert_close(loaded.model(face=face, speech=speech)["logits"], expected)
 
 
 def test_published_keys_are_the_ones_we_name() -> None:
@@ -256,14 +256,14 @@ def test_reordered_classes_keep_their_probabilities() -> None:
 def test_a_combination_sees_and_hears_as_its_parts_were_trained() -> None:
     face = make_checkpoint("efficientface", ClipConfig(face_size=32, colour="grey", pictures=1))
     speech = make_checkpoint("speech_cnn", ClipConfig(face_size=64, f_min=80.0))
-    combined = combine_checkpoints(face, speech, "product")
+    combined = combine_checkpoints({"face": face, "speech": speech}, "product")
     assert (combined.clip_config.colour, combined.clip_config.face_size) == ("grey", 32)
     assert combined.clip_config.f_min == 80.0
     assert torch.equal(combined.part("face").model.fc.weight, face.model.fc.weight)
     with pytest.raises(ValueError, match="is a speech_cnn, not a classifier of face alone"):
-        combine_checkpoints(speech, speech, "product")
-    with pytest.raises(ValueError, match="windows of 1 s and speech of 2 s"):
-        merge_clip_configs(ClipConfig(), ClipConfig(window_seconds=2.0))
+        combine_checkpoints({"face": speech, "speech": speech}, "product")
+    with pytest.raises(ValueError, match="windows of 1 s and speech on windows of 2 s"):
+        merge_clip_configs({"face": ClipConfig(), "speech": ClipConfig(window_seconds=2.0)})
 
 
 def test_a_namespace_in_a_foreign_file_is_inert(tmp_path: Path) -> None:

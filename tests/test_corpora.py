@@ -15,6 +15,7 @@ from datasets import cremad, fer2013, own_folder, ravdess
 from datasets.annotations import SUBSETS, read_annotations, write_annotations
 from datasets.corpora import CORPORA, read_corpus
 from datasets.labels import SIX
+from datasets.prepare import main as prepare_main
 from datasets.splits import check_speakers, split_by_ratio
 
 EMOTIONS = ("ANG", "DIS", "FEA", "HAP", "NEU", "SAD")
@@ -70,9 +71,17 @@ def test_cremad_is_read_in_its_own_layout(tmp_path: Path) -> None:
         "angry",
         "disgust",
     ]
+    shares = {n: v for n, v in angry.extra.items() if n.startswith("perceived_share_") and float(v)}
+    assert shares == {
+        "perceived_share_angry": "0.3000",
+        "perceived_share_disgust": "0.6000",
+        "perceived_share_neutral": "0.1000",
+    }
+    assert angry.extra["perceived"] == "disgust", "of the clip's face and sound"
     assert records["1001_IEO_HAP_LO"].extra["perceived_audio"] == "happy:neutral"
     assert records["1001_IEO_HAP_LO"].extra["intensity"] == "low"
     only_sound = records["1040_ITH_SAD_X"]
+    assert "perceived" not in only_sound.extra, "raters did not judge it"
     assert (only_sound.video, Path(only_sound.audio).suffix) == ("", ".mp3")
 
 
@@ -94,11 +103,13 @@ def test_cremad_is_read_from_one_flat_folder_of_wavs(tmp_path: Path) -> None:
     records = cremad.read_records(tmp_path)
     assert [record.label for record in records] == ["angry", "neutral"]
     assert not any(record.video for record in records)
+    assert not any(name.startswith("perceived_share") for name in records[0].extra)
     with pytest.raises(ValueError, match=r"no summaryTable\.csv"):
         cremad.read_records(tmp_path, "perceived")
     (tmp_path / "summaryTable.csv").write_text(SUMMARY)
     (angry,) = cremad.read_records(tmp_path, "perceived")
     assert (angry.label, angry.soft) == ("neutral", {"neutral": 1.0}), "judged by the sound"
+    assert angry.extra["perceived"] == "neutral"
     (tmp_path / "summaryTable.csv").write_text("FileName,VoiceVote\n")
     with pytest.raises(ValueError, match="has no column FaceVote, MultiModalVote"):
         cremad.read_records(tmp_path)
@@ -125,6 +136,7 @@ def test_ravdess_is_read_in_every_layout(tmp_path: Path) -> None:
     assert (silent.extra["intensity"], silent.extra["gender"]) == ("strong", "female")
     songs = [r for r in read_corpus("ravdess_song", tmp_path) if r.extra["channel"] == "song"]
     assert [record.label for record in songs] == ["sad"]
+    assert len(read_corpus("ravdess", tmp_path, song=True)) == 4, "as --song asks for"
 
 
 def _make_both(root: Path) -> None:
@@ -214,14 +226,85 @@ def test_a_bad_fer2013_csv_is_named(tmp_path: Path, text: str, message: str) -> 
     assert not (tmp_path / "out").exists()
 
 
-def test_fer2013_duplicates_are_counted(tmp_path: Path) -> None:
-    folder = fer2013.unpack_csv(_make_fer_csv(tmp_path), tmp_path / "pictures")
-    again = folder / "train" / "fear" / "Training_000007.png"
-    again.write_bytes((folder / "train/happy/Training_000000.png").read_bytes())
-    found = fer2013.find_duplicates(folder)
-    assert (found.pictures, found.unique, found.conflicting) == (5, 3, 2)
-    assert found.within == {"training": 1}
+def _blobs(seed: int) -> np.ndarray:
+    """(48, 48) uint8 of soft blobs, others for each seed."""
+    few = np.random.default_rng(seed).integers(0, 256, (6, 6), dtype=np.uint8)
+    return cv2.resize(few, (48, 48), interpolation=cv2.INTER_CUBIC)
+
+
+def _make_fer_copies(root: Path) -> None:
+    """One different picture in each subset, and copies of them, as they are and brightened."""
+    one, two, three = (_blobs(seed) for seed in range(3))
+    pictures = {
+        "test/sad/PrivateTest_1.png": one,
+        "test/sad/PublicTest_2.png": two,
+        "train/sad/Training_3.png": three,
+        "train/sad/Training_4.png": three,
+        "train/fear/Training_5.png": three // 2 + 40,  # nearly the same within a subset: it stays
+        "test/sad/PublicTest_6.png": one // 2 + 60,
+        "train/fear/Training_7.png": one,
+        "train/sad/Training_8.png": two // 2 + 60,
+        "test/sad/PrivateTest_9.png": one,
+    }
+    for name, picture in pictures.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(root / name), picture)
+
+
+def test_fer2013_copies_across_subsets_are_left_out(tmp_path: Path) -> None:
+    _make_fer_copies(tmp_path)
+    found: list[fer2013.Duplicates] = []
+    records = fer2013.read_records(tmp_path, report=found.append)
+    names = sorted(Path(record.video).stem for record in records)
+    assert names == ["PrivateTest_1", "PublicTest_2", "Training_3", "Training_5"]
+    assert len(found) == 1, "pictures are compared once"
+    assert len(fer2013.read_records(tmp_path, keep_duplicates=True)) == 9
+
+
+def test_fer2013_duplicates_are_counted_and_told(tmp_path: Path) -> None:
+    _make_fer_copies(tmp_path)
+    found = fer2013.find_duplicates(tmp_path)
+    assert (found.pictures, found.unique, found.conflicting) == (9, 6, 1)
+    assert found.within == {"training": 1, "testing": 1}
     assert found.across == {("testing", "training"): 1}
+    # the brightened copy of one with it, of which testing holds two and training one
+    assert found.near == {
+        ("testing", "validation"): 2,
+        ("training", "validation"): 2,
+    }
+    repeats = {copy.stem: one.stem for copy, one in found.repeats.items()}
+    assert repeats == {
+        "PrivateTest_9": "PrivateTest_1",
+        "PublicTest_6": "PrivateTest_1",
+        "Training_4": "Training_3",
+        "Training_7": "PrivateTest_1",
+        "Training_8": "PublicTest_2",
+    }
+    lines = fer2013.format_duplicates(found, keep=False).splitlines()
+    assert lines[0] == "FER2013: 9 pictures, 6 different; 1 stand under several classes"
+    assert "validation and testing: 0 the same, 2 pairs nearly the same" in lines
+    assert lines[-1] == "left out: training 3, validation 1, testing 1"
+
+
+def test_preparing_fer2013_tells_of_duplicates(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _make_fer_copies(tmp_path / "raw")
+    arguments = ["fer2013", "--root", str(tmp_path / "raw"), "--face_size", "32", "--out"]
+    assert prepare_main([*arguments, str(tmp_path / "some")]) == 0
+    assert "left out: training 3, validation 1, testing 1" in capsys.readouterr().out
+    assert prepare_main([*arguments, str(tmp_path / "all"), "--keep_duplicates"]) == 0
+    assert "kept: all (--keep_duplicates)" in capsys.readouterr().out
+    counts = [len(read_annotations(tmp_path / n / "manifest.csv")) for n in ("some", "all")]
+    assert counts == [4, 9]
+
+
+def test_a_damaged_fer2013_picture_is_left_to_preparing(tmp_path: Path) -> None:
+    _make_fer_copies(tmp_path)
+    (tmp_path / "train/sad/Training_0.png").write_bytes(b"no picture")
+    (tmp_path / "train/sad/Training_00.png").touch()
+    names = {Path(record.video).stem for record in fer2013.read_records(tmp_path)}
+    assert {"Training_0", "Training_00"} <= names
 
 
 def test_own_folders_of_classes_warn_of_missing_speakers(tmp_path: Path) -> None:
@@ -274,6 +357,16 @@ def test_columns_of_a_corpus_outlive_the_manifest(tmp_path: Path) -> None:
     assert back[0].soft == pytest.approx(records[0].soft)
 
 
+def test_crowd_labels_are_no_targets_where_the_intended_are_asked_for(tmp_path: Path) -> None:
+    _make_cremad(tmp_path)
+    _touch(tmp_path, "Actor_01/03-01-05-01-01-01-01.wav")
+    write_annotations(read_corpus("combined", tmp_path), tmp_path / "manifest.csv")
+    heard = {r.extra["performance"]: r for r in read_annotations(tmp_path / "manifest.csv")}
+    assert not any(record.soft for record in heard.values())
+    assert heard["1001_DFA_ANG_XX"].extra["perceived_share_disgust"] == "0.6000"
+    assert heard["01-05-01-01-01-01"].extra["perceived"] == ""
+
+
 @pytest.mark.data
 def test_all_ravdess_speech_is_found(real_data: Path) -> None:
     records = ravdess.read_records(real_data / "ravdess_speech")
@@ -294,4 +387,5 @@ def test_the_real_fer2013_holds_its_known_duplicates(real_data: Path, tmp_path: 
         archive.extractall(tmp_path, filter="data")
     found = fer2013.find_duplicates(tmp_path)
     assert (found.pictures, found.unique) == (35_887, 34_034)
-    assert sum(found.across.values()) > 0
+    assert found.across[("testing", "training")] == 278
+    assert found.near[("testing", "training")] > 400

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -15,10 +16,12 @@ from datasets.annotations import Record, read_annotations, write_annotations
 from datasets.augment import AugmentOptions, augment_clip, drop_modalities, mix_up
 from datasets.labels import RAVDESS, SEVEN, canonical, place, resolve_classes
 from datasets.prepare import main as prepare_main
-from datasets.samples import ClipDataset, SampleOptions, soft_target
+from datasets.samples import ClipDataset, SampleOptions, collate
 from datasets.splits import check_speakers, split_by_ids, split_by_ratio
 from datasets.store import ClipStore, StoreWriter
-from media.clip import ClipConfig, Window, preprocess
+from datasets.targets import resolve_targets, soft_target, target_of
+from media.clip import ClipConfig, Window
+from media.preprocess import preprocess
 from tests.builders import (
     LABELS,
     SMALL,
@@ -271,10 +274,10 @@ def test_pairs_are_completed_within_label_and_subset(tmp_path: Path) -> None:
     alone = _dataset(tmp_path / "manifest.csv", train=True)
     lenders = read_annotations(tmp_path / "manifest.csv")
     paired = _dataset(tmp_path / "manifest.csv", train=True, lenders=lenders)
-    assert not alone[0]["inputs"]["speech_mask"]
+    assert not alone[0]["inputs"]["speech_mask"].any()
     for i in range(4):
         inputs = paired[i]["inputs"]
-        assert inputs["speech_mask"]
+        assert inputs["speech_mask"].any()
         assert inputs["face_mask"].any()
         bright = inputs["face"][inputs["face_mask"]].mean() > 0
         assert bright == (LABELS[i // 2] == "happy"), "the lent face has the record's label"
@@ -287,6 +290,82 @@ def test_votes_outside_the_classes_are_shared_out() -> None:
     assert target["neutral"] == pytest.approx(1 / 3)
 
 
+def _measured(**values: str) -> Record:
+    return Record("a.mp4", "", "sad", extra={f"target_{k}": v for k, v in values.items()})
+
+
+def test_targets_are_the_columns_of_the_file_in_their_order() -> None:
+    records = [_measured(valence="0.1", arousal="0.2"), _measured(happy="1")]
+    assert resolve_targets(None, records) == ("valence", "arousal", "happy")
+    assert resolve_targets(["joy", "valence"], records) == ("happy", "valence")
+    with pytest.raises(ValueError, match="no column target_power; there are targets valence, aro"):
+        resolve_targets(["power"], records)
+    with pytest.raises(ValueError, match="must be different names, not happy, happy"):
+        resolve_targets(["happy", "joy"], records)
+    with pytest.raises(ValueError, match="no target_<name> column in the annotation files"):
+        resolve_targets(None, [Record("a.mp4", "", "sad")])
+
+
+def test_a_record_without_all_targets_is_not_used() -> None:
+    names = ("valence", "arousal")
+    found = target_of(_measured(valence="0.25", arousal="-1"), "regression", names)
+    assert found is not None
+    assert found.tolist() == [0.25, -1.0]
+    assert target_of(_measured(valence="0.25", arousal=""), "regression", names) is None
+    assert target_of(Record("a.mp4", "", "zeal"), "classification", LABELS) is None
+
+
+@pytest.mark.parametrize(
+    ("task", "value", "message"),
+    [
+        ("regression", "high", "target_valence of a.mp4 must be a number, not 'high'"),
+        ("regression", "nan", "must be a number, not 'nan'"),
+        ("multilabel", "2", "must be a mark from 0 to 1, not '2'"),
+    ],
+)
+def test_a_target_that_cannot_be_is_named(task: str, value: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message.replace(".", r"\.")):
+        target_of(_measured(valence=value), task, ("valence",))
+
+
+def test_samples_of_values_have_targets_and_no_class(tmp_path: Path) -> None:
+    manifest = make_corpus(tmp_path)
+    records = read_annotations(manifest)
+    records = [
+        replace(record, extra={"target_valence": f"{index / 10}" if index != 2 else ""})
+        for index, record in enumerate(records)
+    ]
+    dataset = ClipDataset(
+        records[:4],
+        open_stores(manifest),
+        SMALL,
+        ("valence",),
+        ("speech",),
+        SampleOptions(train=True, task="regression"),
+    )
+    assert len(dataset) == 3, "one lacks its target"
+    assert dataset.targets.flatten().tolist() == pytest.approx([0.0, 0.1, 0.3])
+    sample = dataset[2]
+    assert sample["target"].tolist() == pytest.approx([0.3])
+    assert sample["label"] == 0
+    assert sample["end"] - sample["start"] == pytest.approx(1.0)
+
+
+def test_changes_can_be_chosen_and_weakened() -> None:
+    only = AugmentOptions().only(["flip", "mask_mels"])
+    assert (only.flip, only.mask_mels, only.rotate, only.noise) == (0.5, 10, 0, 0)
+    weak = AugmentOptions().scaled(0.5)
+    assert (weak.flip, weak.rotate, weak.mask_frames) == (0.25, 7.5, 8)
+    assert AugmentOptions().scaled(3).swap == 1.0, "a probability"
+    assert AugmentOptions().scaled(1) == AugmentOptions()
+    with pytest.raises(ValueError, match="augment_strength must lie in 0 to 3, not 4"):
+        AugmentOptions().scaled(4)
+    clip = make_recording(0).cut(Window(0.0, 1.0), SMALL)
+    off = augment_clip(clip, AugmentOptions().scaled(0), np.random.default_rng(1))
+    assert np.array_equal(off.faces, clip.faces)
+    assert np.allclose(off.waveform, clip.waveform)
+
+
 def test_augmentation_changes_all_pictures_of_a_clip_alike() -> None:
     clip = make_recording(0).cut(Window(0.0, 1.0), SMALL)
     still = np.repeat(clip.faces[:1], len(clip.faces), axis=0)
@@ -297,7 +376,9 @@ def test_augmentation_changes_all_pictures_of_a_clip_alike() -> None:
 
 
 def test_softhard_makes_four_batches_of_one() -> None:
-    clips = [preprocess(make_recording(i).cut(Window(0, 1), SMALL), SMALL) for i in range(2)]
+    modalities = ("face", "speech")
+    cut = [make_recording(i).cut(Window(0, 1), SMALL) for i in range(2)]
+    clips = [preprocess(clip, SMALL, modalities) for clip in cut]
     inputs = {name: torch.stack([clip[name] for clip in clips]) for name in clips[0]}
     target = torch.eye(2)
     dropped, targets = drop_modalities(inputs, target, "softhard")
@@ -314,9 +395,29 @@ def test_softhard_makes_four_batches_of_one() -> None:
     assert unchanged is inputs
 
 
+def test_mixup_keeps_the_steps_that_only_one_of_two_has() -> None:
+    inputs = {"speech": torch.stack([torch.zeros(4, 5), torch.ones(4, 5)])}
+    inputs["speech_mask"] = torch.tensor([[True] * 5, [True] * 3 + [False] * 2])
+    torch.manual_seed(3)
+    mixed, target = mix_up(inputs, torch.eye(2), alpha=1.0)
+    assert 0 < target[0, 0] < 1, "the seed blends the two"
+    assert torch.allclose(mixed["speech"][:, 0, :3], target[:, 1:].expand(-1, 3))
+    assert not mixed["speech"][:, :, 3:].any()
+    assert mixed["speech_mask"].all()
+
+
+def test_a_batch_pads_samples_of_different_length() -> None:
+    short, long = ({"speech": torch.ones(4, n), "speech_mask": torch.ones(n) > 0} for n in (3, 5))
+    rows = [{"inputs": i, "label": k, "record": k} for k, i in enumerate((short, long))]
+    batch = collate(rows)
+    assert batch["inputs"]["speech"].shape == (2, 4, 5)
+    assert batch["inputs"]["speech_mask"].sum(dim=1).tolist() == [3, 5]
+    assert batch["label"].tolist() == [0, 1]
+
+
 def test_mixup_blends_inputs_and_targets_by_one_share() -> None:
     inputs = {"speech": torch.stack([torch.zeros(4, 5), torch.ones(4, 5)])}
-    inputs["speech_mask"] = torch.ones(2, dtype=torch.bool)
+    inputs["speech_mask"] = torch.ones(2, 5, dtype=torch.bool)
     torch.manual_seed(3)
     mixed, target = mix_up(inputs, torch.eye(2), alpha=1.0)
     assert torch.allclose(mixed["speech"][:, 0, 0], target[:, 1])

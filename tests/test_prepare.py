@@ -11,6 +11,7 @@ import time
 import wave
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -119,6 +120,23 @@ def test_a_store_with_other_constants_is_left_alone(tmp_path: Path) -> None:
 
 def test_work_is_given_back_in_order() -> None:
     assert list(spread_work(abs, [-3, 2, -1])) == [3, 2, 1]
+
+
+def _count_threads(_: int) -> tuple[int, int, str]:
+    import torch
+
+    return cv2.getNumThreads(), torch.get_num_threads(), os.environ["OMP_NUM_THREADS"]
+
+
+@pytest.mark.slow
+def test_each_of_several_workers_keeps_to_one_thread() -> None:
+    assert set(spread_work(_count_threads, range(4), workers=2)) == {(1, 1, "1")}
+
+
+def test_preparing_starts_without_torch_and_pandas() -> None:
+    code = "import sys, datasets.prepare; sys.exit(str({'torch', 'pandas'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stderr.strip() == "set()", "they take seconds to import"
 
 
 def test_ray_that_is_not_there_is_named(
