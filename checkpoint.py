@@ -19,9 +19,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialise
 from torch import Tensor, nn
 
+from calibration import Calibration, ConformalRule
 from datasets.labels import AFFECTNET7, RAVDESS
 from files import replacing
-from media.clip import FACE, LEGACY, SPEECH, ClipConfig
+from media.adaptation import Prior
+from media.clip import ENTRIES, LEGACY, ClipConfig
 from models import EmotionModel, build_model
 
 VERSION = 1
@@ -44,6 +46,10 @@ class Checkpoint:
         clip_config: of its inputs.
         task: `classification`.
         info: corpora, licence and speakers that it was trained on, scores: for people.
+        calibration: of its probabilities, fitted on validation speakers; None where it has none.
+        conformal: rules for sets of classes, by coverage.
+        prior: the face that landmarks are seen against until a speaker's own is known; None for
+            models without speaker adaptation.
         source: file it was read from, and its SHA-256.
     """
 
@@ -52,6 +58,9 @@ class Checkpoint:
     clip_config: ClipConfig
     task: str = "classification"
     info: dict[str, Any] = field(default_factory=dict)
+    calibration: Calibration | None = None
+    conformal: tuple[ConformalRule, ...] = ()
+    prior: Prior | None = None
     source: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -62,7 +71,8 @@ class Checkpoint:
         """The `face` or `speech` classifier of a late fusion, as a checkpoint of its own."""
         member = self.model.get_submodule(f"members.{modality}")
         assert isinstance(member, EmotionModel)
-        return replace(self, model=member)
+        prior = self.prior if modality == "landmarks" else None
+        return replace(self, model=member, calibration=None, conformal=(), prior=prior)
 
 
 @dataclass(frozen=True)
@@ -96,6 +106,9 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path, half: bool = False) -> N
         "task": checkpoint.task,
         "clip_config": checkpoint.clip_config.to_dict(),
         "info": checkpoint.info,
+        "calibration": checkpoint.calibration.to_dict() if checkpoint.calibration else None,
+        "conformal": [rule.to_dict() for rule in checkpoint.conformal],
+        "prior": checkpoint.prior.to_dict() if checkpoint.prior else None,
     }
     weights = {
         name: (value.half() if half and value.dtype == torch.float32 else value).contiguous()
@@ -144,7 +157,15 @@ def _load_own(path: Path) -> Checkpoint:
         clip_config=ClipConfig.from_dict(metadata["clip_config"]),
         task=metadata["task"],
         info=metadata["info"],
+        calibration=_read_calibration(metadata),
+        conformal=tuple(ConformalRule.from_dict(rule) for rule in metadata.get("conformal", ())),
+        prior=Prior.from_dict(metadata["prior"]) if metadata.get("prior") else None,
     )
+
+
+def _read_calibration(metadata: dict[str, Any]) -> Calibration | None:
+    values = metadata.get("calibration")
+    return Calibration.from_dict(values) if values else None
 
 
 def _load_strictly(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
@@ -264,12 +285,12 @@ def load_pretrained(model: nn.Module, path: Path) -> KeyReport:
     Raises:
         ValueError: no part of the model matches.
     """
-    weights = dict(load_checkpoint(path).model.state_dict())
+    start = load_checkpoint(path).model
+    weights = dict(start.state_dict())
     prefixes = ["", *(f"{name}." for name, _ in model.named_children())]
     reports = [compare_keys(model, weights, prefix) for prefix in prefixes]
     best = max(reports, key=lambda report: len(report.matched))
-    heads = _head_keys(weights)
-    lacking = [name for name in best.unexpected if name not in heads]
+    lacking = [name for name in best.unexpected if name.split(".")[0] not in start.head]
     if lacking or not best.matched:
         raise ValueError(f"{path} does not match any part of {type(model).__name__}: {best}")
     part = model.get_submodule(best.prefix.rstrip(".")) if best.prefix else model
@@ -277,37 +298,34 @@ def load_pretrained(model: nn.Module, path: Path) -> KeyReport:
     return best
 
 
-def _head_keys(weights: Mapping[str, Tensor]) -> set[str]:
-    return {name for name in weights if name.split(".")[0] in ("fc", "classifier_1")}
-
-
-def combine_checkpoints(face: Checkpoint, speech: Checkpoint, late_method: str) -> Checkpoint:
-    """A late fusion that sees as `face` and hears as `speech` was trained.
+def combine_checkpoints(parts: Mapping[str, Checkpoint], late_method: str) -> Checkpoint:
+    """A late fusion whose members see and hear as each of `parts` was trained, by modality.
 
     Raises:
         ValueError: different classes, or windows of different length.
     """
-    if face.class_names != speech.class_names:
-        raise ValueError(
-            f"the face classifier knows {', '.join(face.class_names)} and the speech classifier "
-            f"{', '.join(speech.class_names)}: they cannot be combined"
-        )
-    for modality, part in (("face", face), ("speech", speech)):
+    first = next(iter(parts.values()))
+    for modality, part in parts.items():
+        name = part.source.get("name", "the checkpoint")
+        if part.class_names != first.class_names:
+            raise ValueError(
+                f"the {modality} classifier knows {', '.join(part.class_names)} and another "
+                f"{', '.join(first.class_names)}: they cannot be combined"
+            )
         if part.model.inputs != (modality,):
-            name = part.source.get("name", "the checkpoint")
             raise ValueError(f"{name} is a {part.model.name}, not a classifier of {modality} alone")
     model = build_model(
         "late_fusion",
-        face=face.architecture,
-        speech=speech.architecture,
-        num_classes=len(face.class_names),
+        **{modality: part.architecture for modality, part in parts.items()},
+        num_classes=len(first.class_names),
         late_method=late_method,
     )
-    for name, part in (("face", face), ("speech", speech)):
-        model.get_submodule(f"members.{name}").load_state_dict(part.model.state_dict())
-    config = merge_clip_configs(face.clip_config, speech.clip_config)
-    info = merge_provenance([face.info, speech.info])
-    return Checkpoint(model.eval(), face.class_names, config, info=info)
+    for modality, part in parts.items():
+        model.get_submodule(f"members.{modality}").load_state_dict(part.model.state_dict())
+    config = merge_clip_configs({name: part.clip_config for name, part in parts.items()})
+    info = merge_provenance([part.info for part in parts.values()])
+    prior = parts["landmarks"].prior if "landmarks" in parts else None
+    return Checkpoint(model.eval(), first.class_names, config, info=info, prior=prior)
 
 
 PROVENANCE = ("corpora", "licence", "training_speakers")
@@ -345,20 +363,20 @@ def reorder_classes(checkpoint: Checkpoint, class_names: tuple[str, ...]) -> Che
     with torch.no_grad():
         layers[-1].weight.copy_(layers[-1].weight[order])
         layers[-1].bias.copy_(layers[-1].bias[order])
-    return replace(checkpoint, class_names=class_names)
+    return replace(checkpoint, class_names=class_names, calibration=None, conformal=())
 
 
-def merge_clip_configs(face: ClipConfig, speech: ClipConfig) -> ClipConfig:
-    """The constants of a model that sees as `face` and hears as `speech` was trained.
+def merge_clip_configs(configs: Mapping[str, ClipConfig]) -> ClipConfig:
+    """The constants of a model whose parts were trained with `configs`, by modality.
 
     Raises:
         ValueError: windows of different length.
     """
-    if face.window_seconds != speech.window_seconds:
-        raise ValueError(
-            f"face was trained on windows of {face.window_seconds:g} s and speech of "
-            f"{speech.window_seconds:g} s: train both on the same"
-        )
-    seen = {name: getattr(face, name) for name in FACE}
-    heard = {name: getattr(speech, name) for name in SPEECH}
-    return replace(ClipConfig(window_seconds=face.window_seconds), **seen, **heard)
+    lengths = {name: config.window_seconds for name, config in configs.items()}
+    if len(set(lengths.values())) > 1:
+        told = " and ".join(f"{name} on windows of {value:g} s" for name, value in lengths.items())
+        raise ValueError(f"parts were trained otherwise, {told}: train all on the same")
+    values: dict[str, Any] = {"window_seconds": next(iter(lengths.values()))}
+    for name, config in configs.items():
+        values |= {entry: getattr(config, entry) for entry in ENTRIES[name]}
+    return replace(ClipConfig(), **values)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,31 +12,35 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from checkpoint import (
-    Checkpoint,
-    combine_checkpoints,
-    load_checkpoint,
-    load_pretrained,
-    merge_provenance,
-    save_checkpoint,
-)
+from checkpoint import Checkpoint, load_checkpoint, merge_provenance, save_checkpoint
 from datasets.annotations import Record, read_annotations
 from datasets.augment import AugmentOptions
 from datasets.corpora import CORPORA
-from datasets.labels import resolve_classes
+from datasets.mean_faces import MeanFaces
 from datasets.prepare import STORE_NAME, prepare_records
-from datasets.samples import ClipDataset, SampleOptions, StoreSet
+from datasets.sampler import EpochSampler
+from datasets.samples import ClipDataset, SampleOptions, StoreSet, collate
 from datasets.splits import check_speakers
 from device import pick_device
 from files import write_json
-from losses import ClassificationLoss
-from media.clip import FACE, SPEECH, ClipConfig
-from metrics import confusion_matrix
-from models import EmotionModel, accepted_arguments, build_model, model_inputs
-from opts import EVALUATE, DataOptions, Options, run_folder_of
-from reports.plots import plot_confusion, plot_learning_curves, write_figure
-from training import Fit, build_fit, fit, load_state
-from validation import evaluate, predict, write_predictions
+from initialisation import (
+    build_checkpoint,
+    default_face_size,
+    own_paths,
+    recomputes_blocks,
+    start_model,
+    torchvision_data,
+)
+from losses import Criterion, LossOptions, balanced_weights, build_criterion
+from media.adaptation import Prior
+from media.clip import ClipConfig
+from memory import fits_in_memory, largest_batch, runs_on_device
+from models import EmotionModel
+from opts import AUTO_BATCH, EVALUATE, DataOptions, Options, TrainOptions, run_folder_of
+from reports.plots import plot_learning_curves, write_figure
+from scoring import Scored, write_scores
+from training import Fit, build_fit, fit, load_state, train_on_batch, update_weights
+from validation import evaluate, predict
 
 _SUBSETS = {"val": "validation", "test": "testing"}
 _DEFAULT_BATCH = 32
@@ -61,15 +66,14 @@ class Experiment:
     def has(self, subset: str) -> bool:
         return any(record.subset == subset for record in self.records)
 
-    def loader(self, subset: str, train: bool = False) -> DataLoader[dict[str, Any]]:
-        """Batches of a subset; in training in random order, the same for a seed and an epoch.
+    def dataset(self, subset: str, train: bool = False) -> ClipDataset:
+        """Samples of a subset.
 
         Raises:
             ValueError: the subset has no usable record.
         """
-        data, run = self.options.data, self.options.run
-        seed = self.options.train.manual_seed
-        dataset = ClipDataset(
+        data = self.options.data
+        return ClipDataset(
             [record for record in self.records if record.subset == subset],
             self.stores,
             self.checkpoint.clip_config,
@@ -77,55 +81,71 @@ class Experiment:
             self.model.inputs,
             SampleOptions(
                 train=train,
-                augment=AugmentOptions() if data.augment else None,
+                augment=_changes(data),
+                whole=data.whole_clips,
+                prior=self.checkpoint.prior,
+                adapt=data.adapt == "recording",
                 lenders=self.lenders,
-                seed=seed,
+                seed=self.options.train.manual_seed,
+                task=self.checkpoint.task,
             ),
         )
+
+    def loader(self, subset: str) -> DataLoader[dict[str, Any]]:
+        """Batches of a subset in its order, all of it.
+
+        Raises:
+            ValueError: the subset has no usable record.
+        """
+        return self._batches(self.dataset(subset))
+
+    def train_loader(self, dataset: ClipDataset) -> DataLoader[dict[str, Any]]:
+        """Batches in random order, the same for a seed and an epoch; what makes none is left."""
+        sampler = EpochSampler(dataset, self.options.train.manual_seed, self.options.data.balance)
+        return self._batches(dataset, sampler)
+
+    def _batches(
+        self, dataset: ClipDataset, sampler: EpochSampler | None = None
+    ) -> DataLoader[dict[str, Any]]:
+        size = self.options.run.batch_size or _DEFAULT_BATCH
         return DataLoader(
             dataset,
-            batch_size=run.batch_size or _DEFAULT_BATCH,
-            sampler=_EpochSampler(dataset, seed, data.balance) if train else None,
-            num_workers=data.n_threads,
-            drop_last=train and len(dataset) > (run.batch_size or _DEFAULT_BATCH),
+            batch_size=size,
+            sampler=sampler,
+            num_workers=self.options.data.n_threads,
+            collate_fn=collate,
+            drop_last=sampler is not None and len(dataset) > size,
         )
 
 
-class _EpochSampler(torch.utils.data.Sampler[int]):
-    """A random order that depends on the seed and on the dataset's epoch alone.
-
-    With `balance` above 0, records are drawn with replacement, each class of n records by a share
-    in proportion to n ** (1 - balance).
-    """
-
-    def __init__(self, dataset: ClipDataset, seed: int, balance: float) -> None:
-        self._dataset, self._seed = dataset, seed
-        labels = torch.tensor(dataset.labels)
-        self._weights = labels.bincount()[labels].double() ** -balance if balance else None
-
-    def __len__(self) -> int:
-        return len(self._dataset)
-
-    def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(self._seed * 100_003 + self._dataset.epoch)
-        if self._weights is None:
-            return iter(torch.randperm(len(self), generator=generator).tolist())
-        drawn = torch.multinomial(self._weights, len(self), replacement=True, generator=generator)
-        return iter(drawn.tolist())
+def _changes(data: DataOptions) -> AugmentOptions | None:
+    """The random changes in training."""
+    if not data.augment:
+        return None
+    changes = AugmentOptions()
+    if data.augment_only is not None:
+        changes = changes.only(data.augment_only)
+    return changes.scaled(data.augment_strength)
 
 
-def run_experiment(options: Options, say: Callable[[str], None]) -> Path:
+Resplit = Callable[[list[Record]], list[Record]]
+
+
+def run_experiment(
+    options: Options, say: Callable[[str], None], resplit: Resplit | None = None
+) -> Path:
     """Train and score, or score only. Returns the run folder.
 
     Args:
         say: takes each line for the user.
+        resplit: gives the records other subsets than their annotation files do.
 
     Raises:
         ValueError: data, options and checkpoints that do not go together.
     """
     torch.manual_seed(options.train.manual_seed)
     folder = _run_folder(options)
-    experiment = _build_experiment(options, folder, say)
+    experiment = _build_experiment(options, folder, say, resplit)
     if options.mode != EVALUATE:
         _train(experiment)
     best = folder / "model_best.safetensors"
@@ -139,34 +159,56 @@ def _run_folder(options: Options) -> Path:
     train = options.train
     if train.resume_path:
         return run_folder_of(train.resume_path)
-    name = train.run_name or f"{options.model.model}-{time.strftime('%Y%m%d-%H%M%S')}"
-    folder = Path(train.result_path) / name
+    folder = new_run_folder(options)
     if (folder / "opts.json").exists():
         raise ValueError(f"{folder} holds a run: give --resume_path {folder} or another --run_name")
     return folder
 
 
-def _build_experiment(options: Options, folder: Path, say: Callable[[str], None]) -> Experiment:
-    records, lenders, stores = _read_data(options.data, say)
+def new_run_folder(options: Options) -> Path:
+    """Where a run that is not resumed goes."""
+    train = options.train
+    name = train.run_name or f"{options.model.model}-{time.strftime('%Y%m%d-%H%M%S')}"
+    return Path(train.result_path) / name
+
+
+def _build_experiment(
+    options: Options, folder: Path, say: Callable[[str], None], resplit: Resplit | None
+) -> Experiment:
+    records, lenders, stores = _read_data(options, say)
+    records = resplit(records) if resplit else records
     device = pick_device(options.run.device)
     if options.mode == EVALUATE:
         checkpoint = load_checkpoint(folder / "model_best.safetensors")
     else:
-        checkpoint = _build_checkpoint(options, records, stores.config)
+        checkpoint = build_checkpoint(options, records, stores.config)
+        if options.data.adapt == "recording" and checkpoint.prior is None:
+            checkpoint = replace(checkpoint, prior=_find_prior(checkpoint, records, stores))
     checkpoint.model.to(device)
     return Experiment(options, folder, device, records, lenders, stores, checkpoint, say)
 
 
+def _find_prior(checkpoint: Checkpoint, records: list[Record], stores: StoreSet) -> Prior:
+    """The mean face of the training speakers."""
+    if "landmarks" not in checkpoint.model.inputs:
+        raise ValueError(f"--adapt recording: {checkpoint.model.name} takes no landmarks")
+    used = [record for record in records if record.subset == "training"]
+    tracks = [stores.of(record.key).recording(record.key).landmarks for record in used]
+    return MeanFaces(used, tracks).prior()
+
+
 def _read_data(
-    options: DataOptions, say: Callable[[str], None]
+    all_options: Options, say: Callable[[str], None]
 ) -> tuple[list[Record], list[Record], StoreSet]:
     """Records, those that only lend, and the stores of both, prepared here where they were not."""
+    options = all_options.data
+    face_size = options.sample_size or default_face_size(all_options.model.model)
     records: list[Record] = []
     lenders: list[Record] = []
     folders = []
     for group, paths in ((records, options.annotation_path), (lenders, options.pair_with)):
         for path in map(Path, paths):
-            found, folder = _read_annotated(path, options, say)
+            found, folder = _read_annotated(path, face_size, say)
             group += found
             folders.append(folder)
     records = [record for record in records if options.dataset in (None, record.dataset)]
@@ -183,7 +225,7 @@ def _read_data(
 
 
 def _read_annotated(
-    path: Path, options: DataOptions, say: Callable[[str], None]
+    path: Path, face_size: int, say: Callable[[str], None]
 ) -> tuple[list[Record], Path]:
     """Records of a file and the store beside it, made here if the file was not prepared."""
     records = read_annotations(path)
@@ -191,8 +233,7 @@ def _read_annotated(
     if (folder / "store.json").exists():
         return records, folder
     folder = path.with_name(f"{path.stem}.{STORE_NAME}")
-    size = options.sample_size or ClipConfig().face_size
-    failures = prepare_records(records, folder, ClipConfig(face_size=size))
+    failures = prepare_records(records, folder, ClipConfig(face_size=face_size))
     for reason in failures.values():
         say(f"left out: {reason}")
     return [record for record in records if record.key not in failures], folder
@@ -207,73 +248,28 @@ def _held(records: list[Record], stores: StoreSet, say: Callable[[str], None]) -
     return held
 
 
-def _build_checkpoint(options: Options, records: list[Record], stored: ClipConfig) -> Checkpoint:
-    """A fresh model, or one combined of trained parts, with its class names and constants."""
-    names = resolve_classes(options.data.classes, (record.label for record in records))
-    if options.data.n_classes not in (None, len(names)):
-        raise ValueError(
-            f"--n_classes {options.data.n_classes}, but there are {len(names)}: {', '.join(names)}"
-        )
-    accepted = accepted_arguments(options.model.model)
-    values = {**vars(options.model), "num_classes": len(names)}
-    arguments = {name: values[name] for name in accepted if name in values}
-    members = [name for name in model_inputs(options.model.model) if name in accepted]
-    if members:
-        parts = {name: _read_part(name, values[f"{name}_path"], names) for name in members}
-        return combine_checkpoints(parts["face"], parts["speech"], arguments["late_method"])
-    return Checkpoint(
-        build_model(options.model.model, **arguments), names, _clip_config(options, stored)
-    )
-
-
-def _read_part(modality: str, path: str | None, names: tuple[str, ...]) -> Checkpoint:
-    if path is None:
-        raise ValueError(f"give --{modality}_path, the trained {modality} classifier to combine")
-    part = load_checkpoint(Path(path))
-    if part.class_names != names:
-        raise ValueError(
-            f"{path} knows {', '.join(part.class_names)}; this run has {', '.join(names)}"
-        )
-    return part
-
-
-def _clip_config(options: Options, stored: ClipConfig) -> ClipConfig:
-    """The store's constants, with those that are applied when a clip is cut from it."""
-    data = options.data
-    config = replace(
-        stored,
-        window_seconds=data.window_seconds,
-        pictures=data.sample_duration,
-        picture_choice=data.picture_choice,
-        colour=data.colour,
-        n_mels=options.model.n_mels,
-    )
-    if data.video_norm_value is not None:
-        scale = data.video_norm_value / 255.0
-        config = replace(config, face_mean=(0.0,) * 3, face_std=(scale,) * 3)
-    return config
-
-
 def _train(experiment: Experiment) -> None:
     """Fit, keeping the best weights in the run folder."""
-    options, folder = experiment.options, experiment.folder
-    validate = experiment.has("validation") and not options.train.no_val
     if hasattr(experiment.model, "fit_combination"):
         _fit_combination(experiment)
         return
-    _start_from_pretrained(experiment)
-    train_loader = experiment.loader("training", train=True)
+    folder, model = experiment.folder, experiment.model
+    resumed = bool(experiment.options.train.resume_path) and (folder / "last.pt").exists()
+    config = experiment.checkpoint.clip_config
+    start_model(model, config, experiment.options.train, experiment.say, resumed)
+    dataset = experiment.dataset("training", train=True)
+    criterion = _build_criterion(experiment, dataset)
+    _check_model(experiment, criterion, dataset)
+    _settle_batch_size(experiment, criterion, dataset)
+    train_loader = experiment.train_loader(dataset)
     state = build_fit(
-        experiment.model,
-        ClassificationLoss(options.train.label_smoothing),
-        replace(options.train, amp=_precision(options.train.amp, experiment.device)),
-        experiment.device,
-        len(train_loader),
+        model, criterion, _fit_options(experiment), experiment.device, len(train_loader)
     )
-    if options.train.resume_path:
+    if resumed:
         load_state(state, folder)
-    experiment.say(_describe(experiment, train_loader.dataset))
+    validate = experiment.has("validation") and not experiment.options.train.no_val
     val_loader = experiment.loader("validation") if validate else None
+    experiment.say(_describe(experiment, dataset))
     _open_folder(experiment)
     fit(
         state,
@@ -284,6 +280,67 @@ def _train(experiment: Experiment) -> None:
         say=experiment.say,
     )
     write_figure(plot_learning_curves(state.log), folder / "learning_curves.png")
+
+
+def _build_criterion(experiment: Experiment, dataset: ClipDataset) -> Criterion:
+    train, task = experiment.options.train, experiment.checkpoint.task
+    weights = balanced_weights(task, dataset.targets) if train.class_weights != "none" else None
+    options = LossOptions(
+        name=train.loss,
+        label_smoothing=train.label_smoothing,
+        focal_gamma=train.focal_gamma,
+        weights=weights,
+        auxiliary=train.auxiliary,
+        reconstruction=train.reconstruction,
+    )
+    return build_criterion(task, options)
+
+
+def _check_model(experiment: Experiment, criterion: Criterion, dataset: ClipDataset) -> None:
+    """One sample through the model: refuse what it does not take, and flags without effect."""
+    model, output = experiment.model.eval(), {}
+    batch = collate([dataset[0]])["inputs"]
+
+    def run() -> None:
+        with torch.inference_mode():
+            output.update(model(**{n: v.to(experiment.device) for n, v in batch.items()}))
+
+    recomputes = recomputes_blocks(model, run)
+    criterion.check(output)
+    if experiment.options.train.gradient_checkpointing and not recomputes:
+        raise ValueError(
+            f"--gradient_checkpointing has no effect: {model.name} has no block to compute twice"
+        )
+
+
+def _settle_batch_size(experiment: Experiment, criterion: Criterion, dataset: ClipDataset) -> None:
+    """Where it is `auto`, the largest power of two that fits, which is kept for a resumed run."""
+    options, device = experiment.options, experiment.device
+    if options.run.batch_size != AUTO_BATCH:
+        return
+
+    def step(size: int) -> None:
+        """On a copy, so that neither weights nor random draws of the run are touched."""
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            model = copy.deepcopy(experiment.model)
+            state = build_fit(model, criterion, _fit_options(experiment), device, 1)
+            model.train()
+            train_on_batch(state, collate([dataset[i % min(8, len(dataset))] for i in range(size)]))
+            update_weights(state)
+
+    if device.type == "cuda":
+        fits, how = runs_on_device(step, device), "tried"
+    else:
+        fits, how = fits_in_memory(experiment.model, step), "estimated for half of free memory"
+    size = largest_batch(fits, len(dataset))
+    experiment.options = replace(options, run=replace(options.run, batch_size=size))
+    experiment.say(f"batch size {size}, the largest power of two that fits ({how})")
+
+
+def _fit_options(experiment: Experiment) -> TrainOptions:
+    """Options of training with the precision that `auto` stands for."""
+    train = experiment.options.train
+    return replace(train, amp=_precision(train.amp, experiment.device))
 
 
 def _open_folder(experiment: Experiment) -> None:
@@ -299,27 +356,7 @@ def _precision(wanted: str, device: torch.device) -> str:
     return wanted
 
 
-def _start_from_pretrained(experiment: Experiment) -> None:
-    train = experiment.options.train
-    for path in train.pretrain_path:
-        report = load_pretrained(experiment.model, Path(path))
-        experiment.say(f"{path}: {report}")
-        for difference in _input_differences(experiment, load_checkpoint(Path(path))):
-            experiment.say(f"note: {path} was trained otherwise: {difference}")
-        if train.freeze_pretrained:
-            part = experiment.model.get_submodule(report.prefix.rstrip("."))
-            for name, parameter in part.named_parameters():
-                parameter.requires_grad &= name not in report.matched
-
-
-def _input_differences(experiment: Experiment, start: Checkpoint) -> list[str]:
-    """In what a pretrained part saw or heard otherwise than this run will."""
-    entries = {"face": FACE, "speech": SPEECH}
-    names = tuple(name for modality in start.model.inputs for name in entries[modality])
-    return start.clip_config.differences(experiment.checkpoint.clip_config, names)
-
-
-def _describe(experiment: Experiment, dataset: Any) -> str:
+def _describe(experiment: Experiment, dataset: ClipDataset) -> str:
     model, train = experiment.model, experiment.options.train
     count = sum(p.numel() for p in model.parameters())
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -355,14 +392,15 @@ def _write_best(experiment: Experiment, model: EmotionModel, info: dict[str, Any
 
 def _provenance(experiment: Experiment) -> dict[str, Any]:
     """What the weights saw: the records of training, and all that pretrained parts saw."""
+    train, model = experiment.options.train, experiment.model
     used = [r for r in [*experiment.records, *experiment.lenders] if r.subset == "training"]
-    corpora = {record.dataset or "own" for record in used}
+    corpora = {record.dataset or "own" for record in used} | set(torchvision_data(model, train))
     own = {
         "corpora": corpora,
         "licence": [f"{name}: {_licence_of(name)}" for name in corpora],
         "training_speakers": {record.speaker for record in used if record.speaker},
     }
-    started_from = [load_checkpoint(Path(p)).info for p in experiment.options.train.pretrain_path]
+    started_from = [load_checkpoint(Path(p)).info for p in own_paths(model, train)]
     return merge_provenance([own, experiment.checkpoint.info, *started_from])
 
 
@@ -371,28 +409,11 @@ def _licence_of(corpus: str) -> str:
 
 
 def _report(experiment: Experiment) -> None:
-    """Scores, predictions and confusion of validation and of the subset asked for."""
+    """Scores, predictions and figures of validation and of the subset asked for."""
     wanted = ["validation", _SUBSETS.get(experiment.options.train.test_subset, "")]
-    names = experiment.checkpoint.class_names
-    results: dict[str, Any] = {}
-    for subset in [name for name in dict.fromkeys(wanted) if name and experiment.has(name)]:
-        loader = experiment.loader(subset)
-        predictions = predict(experiment.model, loader, experiment.device)
-        results[subset] = evaluate(predictions, names)
-        records = loader.dataset.records  # type: ignore[attr-defined]
-        write_predictions(
-            predictions, records, names, experiment.folder / f"predictions_{subset}.csv"
-        )
-        log_p, labels, _ = predictions.by_clip()
-        figure = plot_confusion(confusion_matrix(log_p, labels), names)
-        write_figure(figure, experiment.folder / f"confusion_{subset}.png")
-        experiment.say(_score_line(subset, results[subset]))
-    write_json(results, experiment.folder / "metrics.json")
-
-
-def _score_line(subset: str, scores: dict[str, Any]) -> str:
-    recalls = ", ".join(f"{name} {value:.2f}" for name, value in scores["recall"].items())
-    return (
-        f"{subset}: accuracy {scores['accuracy']:.3f}, UAR {scores['uar']:.3f} over "
-        f"{scores['clips']} clips (by window {scores['windows']['accuracy']:.3f}); {recalls}"
-    )
+    subsets = [name for name in dict.fromkeys(wanted) if name and experiment.has(name)]
+    loaders = {subset: experiment.loader(subset) for subset in subsets}
+    if loaders:
+        best = experiment.folder / "model_best.safetensors"
+        scored = Scored(experiment.checkpoint, best, experiment.device, loaders)
+        write_scores(scored, experiment.say)

@@ -10,25 +10,36 @@ In a notebook:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from attribution import leave_one_out
+from calibration import ConformalRule
 from checkpoint import Checkpoint, combine_checkpoints, load_checkpoint, reorder_classes
 from device import pick_device
-from media.clip import Clip, ClipConfig, check_hop, preprocess
+from media.adaptation import Reference, relative_to
+from media.clip import Clip, ClipConfig, check_hop
 from media.faces import build_detector
+from media.landmarker import Landmarker, build_landmarker
+from media.landmarks import POINTS
+from media.preprocess import preprocess
 from media.recording import stream_clips
+from models.efficientface import EfficientFace
+from models.picture_model import PictureModel
 from opts import DEFAULT_CHECKPOINT
-from timeline import Modalities, Timeline, TimelineRow
+from timeline import CONTRIBUTION_PREFIX, GATE_PREFIX, Timeline
+from timeline_row import Modalities, Task, TimelineRow
 
 MOST_THUMBNAILS = 64  # kept per recording; every second one is dropped each time there are more
 DEFAULT_BATCH = 4  # windows; larger ones are slower on a processor
+COVERAGE_TOLERANCE = 0.005  # between the coverage asked for and that of a checkpoint's rule
 _MODALITY_NAMES: dict[tuple[bool, bool], Modalities] = {
     (True, True): "audio+video",
     (True, False): "video",
@@ -50,9 +61,18 @@ class TrainingAlignedInference:
             classifier.
         yunet_path: ONNX file of OpenCV's YuNet, used in place of MTCNN.
         num_heads: attention heads of a published fusion checkpoint, which its file does not tell.
+        sample_rate: windows per second, of one picture each, for models of single pictures; then
+            the lengths of windows and hops are not given. Above the recording's own rate some
+            windows hold no picture.
+        uncertain: coverage of the sets of classes by which rows are marked uncertain, such as 0.9.
+        contributions: tell of each row what each modality adds to the winner's probability, and
+            what the gates of the model let through where it has them.
+        adapt: see each face against its own mean in the recording so far (see
+            `media/adaptation.py`), for checkpoints trained with that.
 
     Raises:
-        ValueError: a checkpoint that cannot be used, an unknown device, or an impossible hop.
+        ValueError: a checkpoint that cannot be used or cannot do what is asked, an unknown device,
+            or an impossible hop.
     """
 
     def __init__(  # noqa: PLR0913 - the knobs of one call in a notebook
@@ -65,25 +85,44 @@ class TrainingAlignedInference:
         efficientface_path: str | Path | None = None,
         yunet_path: str | Path | None = None,
         num_heads: int = 1,
+        sample_rate: float | None = None,
+        uncertain: float | None = None,
+        contributions: bool = False,
+        adapt: bool = False,
     ) -> None:
         self.device = pick_device(device)
         self.checkpoint = load_checkpoint(Path(model_path), num_heads)
         if efficientface_path is not None:
             self.checkpoint = _see_with(self.checkpoint, Path(efficientface_path))
-        config = self.checkpoint.clip_config
-        if window_seconds is not None:
+        config = recording_config(self.checkpoint, yunet=yunet_path is not None)
+        if sample_rate is not None:
+            check_sample_rate(self.checkpoint, sample_rate, window_seconds, hop_seconds)
+            config = single_pictures(config, sample_rate)
+        elif window_seconds is not None:
             config = replace(config, window_seconds=window_seconds)
-        if yunet_path is not None:
-            config = replace(config, detector="yunet")
         self.config: ClipConfig = config
         self.hop_seconds = config.window_seconds if hop_seconds is None else hop_seconds
         check_hop(config.window_seconds, self.hop_seconds)
         self._batch_size = batch_size or DEFAULT_BATCH
+        self._rule = None if uncertain is None else pick_rule(self.checkpoint, uncertain)
+        self._adapts = adapt
+        if adapt and self.checkpoint.prior is None:
+            name = self.checkpoint.source["name"]
+            raise ValueError(f"--adapt recording needs a model trained with it, and {name} is not")
+        self._references: dict[int | None, Reference] = {}
         self._model = self.checkpoint.model.to(self.device).eval()
+        self._weighed: tuple[str, ...] = ()
+        if contributions:
+            self._weighed = _fused_modalities(self.checkpoint)
+            if hasattr(self._model, "keep_gates"):
+                self._model.keep_gates = True  # type: ignore[assignment]
         self._detector = None
-        if "face" in self._model.inputs:
+        self._landmarker: Landmarker | None = None
+        if {"face", "landmarks"} & set(self._model.inputs):
             path = None if yunet_path is None else Path(yunet_path)
             self._detector = build_detector(config.detector, str(self.device), path)
+        if "landmarks" in self._model.inputs:
+            self._landmarker = build_landmarker(f"checkpoint {self.checkpoint.source['name']}")
 
     def run(
         self, media_path: str | Path, progress: Callable[[float], None] | None = None
@@ -98,12 +137,15 @@ class TrainingAlignedInference:
             MediaError: the file cannot be used.
         """
         path = Path(media_path)
-        clips = stream_clips(path, self.config, self._detector, self.hop_seconds, progress)
+        clips = stream_clips(
+            path, self.config, self._detector, self.hop_seconds, progress, self._landmarker
+        )
         rows: list[TimelineRow] = []
+        self._references = {}
         thumbnails = _Thumbnails()
         while batch := list(islice(clips, self._batch_size)):
-            for clip, probabilities, modalities in zip(batch, *self._predict(batch), strict=True):
-                rows.append(_row(clip, modalities, probabilities))
+            rows += self._rows(batch)
+            for clip in batch:
                 thumbnails.add(clip)
         timeline = Timeline(
             rows=tuple(rows),
@@ -114,36 +156,193 @@ class TrainingAlignedInference:
             hop_seconds=self.hop_seconds,
             checkpoint=self._identity(),
             thumbnails=tuple(thumbnails.kept),
+            task=read_task(self.checkpoint),
         )
         timeline.check()
         return timeline
 
     @torch.inference_mode()
-    def _predict(self, clips: list[Clip]) -> tuple[np.ndarray, list[Modalities]]:
-        """(B, C) probabilities, and what each clip had of what the model takes."""
+    def _rows(self, clips: list[Clip]) -> list[TimelineRow]:
         samples = [preprocess(clip, self.config, self._model.inputs) for clip in clips]
+        adapted = [self._refer(clip, sample) for clip, sample in zip(clips, samples, strict=True)]
         inputs: dict[str, Tensor] = {
             name: torch.stack([sample[name] for sample in samples]).to(self.device)
             for name in samples[0]
         }
-        logits = self._model(**inputs)["logits"].float()
-        modalities = [
-            _MODALITY_NAMES[
-                bool("face" in inputs and clip.face_mask.any()),
-                bool("speech" in inputs and clip.has_speech),
-            ]
-            for clip in clips
-        ]
-        return logits.softmax(dim=-1).cpu().double().numpy(), modalities
+        output = self._model(**inputs)
+        probabilities = probabilities_of(self.checkpoint, output["logits"])
+        uncertain = None if self._rule is None else self._rule.uncertain(probabilities)
+        measures = self._measures(inputs, output)
+        if self._adapts:
+            measures["adapted"] = np.array(adapted, dtype=float)
+        rows = []
+        for index, clip in enumerate(clips):
+            modalities = _modalities(clip, inputs)
+            nothing = modalities == "none"  # then every class remains possible
+            row = TimelineRow(
+                start=clip.window.start,
+                end=clip.window.end,
+                partial=clip.window.partial,
+                face_id=clip.face_id,
+                face_share=clip.face_share,
+                modalities=modalities,
+                probabilities=None if nothing else probabilities[index],
+                uncertain=None if uncertain is None else nothing or bool(uncertain[index]),
+                measures={name: _number(values[index]) for name, values in measures.items()},
+            )
+            rows.append(row)
+        return rows
+
+    def _refer(self, clip: Clip, sample: dict[str, Tensor]) -> bool:
+        """Landmarks less the face they are seen against; whether that is the person's own."""
+        prior = self.checkpoint.prior
+        if prior is None or "landmarks" not in sample:
+            return False
+        points, mask = sample["landmarks"].numpy(), sample["landmarks_mask"].numpy()
+        reference = self._references.setdefault(clip.face_id, Reference(prior))
+        if self._adapts and mask.any():
+            new = mask.sum() / self.config.landmark_rate  # windows that overlap share seconds
+            new *= self.hop_seconds / self.config.window_seconds
+            reference.add(points[mask, :POINTS].mean(axis=0), float(new))
+        sample["landmarks"] = torch.from_numpy(relative_to(points, mask, reference.face))
+        return reference.is_adapted
+
+    def _measures(
+        self, inputs: dict[str, Tensor], output: dict[str, Tensor]
+    ) -> dict[str, np.ndarray]:
+        """(B,) of each further column."""
+        if not self._weighed:
+            return {}
+
+        def predict(inputs: Mapping[str, Tensor]) -> np.ndarray:
+            return probabilities_of(self.checkpoint, self._model(**inputs)["logits"])
+
+        changes = leave_one_out(predict, inputs, self._weighed)
+        gates = {
+            n: v.double().cpu().numpy() for n, v in output.items() if n.startswith(GATE_PREFIX)
+        }
+        return {CONTRIBUTION_PREFIX + name: change for name, change in changes.items()} | gates
 
     def _identity(self) -> dict[str, object]:
         """What a reader of the timeline must know to repeat it."""
+        rule = {} if self._rule is None else {"conformal": self._rule.to_dict()}
         return {
             **self.checkpoint.source,
             "architecture": self.checkpoint.model.name,
             "task": self.checkpoint.task,
+            "adapts": self._adapts,
+            "calibrated": self.checkpoint.calibration is not None,
+            **rule,
             "clip_config": self.config.to_dict(),
         }
+
+
+def probabilities_of(checkpoint: Checkpoint, logits: Tensor) -> np.ndarray:
+    """(B, C) logits to probabilities, calibrated where the checkpoint is, or to values."""
+    task = read_task(checkpoint)
+    if task == "regression":
+        return logits.double().cpu().numpy()
+    if task == "multilabel":
+        return logits.double().sigmoid().cpu().numpy()
+    if checkpoint.calibration is not None:
+        return checkpoint.calibration.apply(logits.double().cpu().numpy())
+    return logits.float().softmax(dim=-1).cpu().double().numpy()
+
+
+def recording_config(checkpoint: Checkpoint, yunet: bool = False) -> ClipConfig:
+    """The checkpoint's constants for recordings: faces are looked for in their pictures.
+
+    A model trained on cropped faces saw them whole; here they are cut out by MTCNN.
+    """
+    config = checkpoint.clip_config
+    if yunet:
+        return replace(config, detector="yunet")
+    return replace(config, detector="mtcnn") if config.detector == "whole" else config
+
+
+def single_pictures(config: ClipConfig, sample_rate: float) -> ClipConfig:
+    """So many windows a second, each of the one picture nearest to its middle."""
+    return replace(config, window_seconds=1 / sample_rate, pictures=1, picture_choice="even")
+
+
+def check_sample_rate(
+    checkpoint: Checkpoint,
+    sample_rate: float,
+    window_seconds: float | None = None,
+    hop_seconds: float | None = None,
+) -> None:
+    """Raise ValueError where a checkpoint cannot be used picture by picture at that rate."""
+    model, name = checkpoint.model, checkpoint.source.get("name", "the checkpoint")
+    if not sample_rate > 0:
+        raise ValueError(f"--sample_rate must be above 0, not {sample_rate:g}")
+    if window_seconds is not None or hop_seconds is not None:
+        raise ValueError("--window_seconds and --hop_seconds have no effect with --sample_rate")
+    single = (
+        isinstance(model, (PictureModel, EfficientFace)) or checkpoint.clip_config.pictures == 1
+    )
+    if model.inputs != ("face",) or not single:
+        kind = f"takes {' and '.join(model.inputs)}"
+        if model.inputs == ("face",):
+            kind = f"takes {checkpoint.clip_config.pictures} pictures in their order"
+        raise ValueError(
+            f"--sample_rate is for models of single pictures, and {name} is a {model.name} "
+            f"that {kind}: leave it out"
+        )
+
+
+def pick_rule(checkpoint: Checkpoint, coverage: float) -> ConformalRule:
+    """The rule for sets of classes of that coverage.
+
+    Raises:
+        ValueError: the checkpoint has no such rule.
+    """
+    name = checkpoint.source.get("name", "the checkpoint")
+    if not checkpoint.conformal:
+        raise ValueError(
+            f"--uncertain needs a calibrated checkpoint, and {name} is not: score its run with "
+            "--no_train --resume_path RUN_FOLDER, which calibrates it on validation"
+        )
+    rule = min(checkpoint.conformal, key=lambda rule: abs(rule.coverage - coverage))
+    if abs(rule.coverage - coverage) > COVERAGE_TOLERANCE:
+        there = ", ".join(f"{rule.coverage:g}" for rule in checkpoint.conformal)
+        raise ValueError(f"--uncertain {coverage:g}: {name} was calibrated for {there}")
+    return rule
+
+
+def read_task(checkpoint: Checkpoint) -> Task:
+    """The task as a timeline names it.
+
+    Raises:
+        ValueError: a task that timelines do not know.
+    """
+    for task in get_args(Task):
+        if task == checkpoint.task:
+            return task
+    raise ValueError(f"{checkpoint.source.get('name')} was trained for '{checkpoint.task}'")
+
+
+def _fused_modalities(checkpoint: Checkpoint) -> tuple[str, ...]:
+    inputs, name = checkpoint.model.inputs, checkpoint.source.get("name", "the checkpoint")
+    if len(inputs) < 2:
+        raise ValueError(f"--contributions compares modalities, and {name} takes {inputs[0]} alone")
+    if checkpoint.task == "regression":
+        raise ValueError(
+            f"--contributions is of the winning class, and {name} gives values: leave it out"
+        )
+    return inputs
+
+
+def _modalities(clip: Clip, inputs: Mapping[str, Tensor]) -> Modalities:
+    """What a clip has of what a model takes."""
+    seen = ("face" in inputs and clip.face_mask.any()) or (
+        "landmarks" in inputs and clip.points_mask.any()
+    )
+    return _MODALITY_NAMES[bool(seen), bool("speech" in inputs and clip.has_speech)]
+
+
+def _number(value: float) -> float | None:
+    """None for NaN."""
+    return None if np.isnan(value) else float(value)
 
 
 class _Thumbnails:
@@ -163,18 +362,6 @@ class _Thumbnails:
             self.kept, self._step = self.kept[::2], self._step * 2
 
 
-def _row(clip: Clip, modalities: Modalities, probabilities: np.ndarray) -> TimelineRow:
-    return TimelineRow(
-        start=clip.window.start,
-        end=clip.window.end,
-        partial=clip.window.partial,
-        face_id=clip.face_id,
-        face_share=clip.face_share,
-        modalities=modalities,
-        probabilities=None if modalities == "none" else probabilities,
-    )
-
-
 def _see_with(checkpoint: Checkpoint, path: Path) -> Checkpoint:
     """A late fusion with another face classifier, its classes in the fusion's order."""
     if checkpoint.model.name != "late_fusion":
@@ -184,6 +371,7 @@ def _see_with(checkpoint: Checkpoint, path: Path) -> Checkpoint:
         )
     method = checkpoint.model.arguments["late_method"]
     face = reorder_classes(load_checkpoint(path), checkpoint.class_names)
-    combined = combine_checkpoints(face, checkpoint.part("speech"), method)
+    others = {name: checkpoint.part(name) for name in checkpoint.model.inputs if name != "face"}
+    combined = combine_checkpoints({"face": face, **others}, method)
     name = f"{checkpoint.source['name']} with {path.name}"
     return replace(combined, source={**checkpoint.source, "name": name})

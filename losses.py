@@ -2,18 +2,207 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
 from torch import Tensor, nn
+from torch.nn import functional
+
+# Losses of each task, the default first.
+LOSSES = {
+    "classification": ("cross_entropy", "focal"),
+    "multilabel": ("bce",),
+    "regression": ("smooth_l1", "ccc"),
+}
+TASKS = tuple(LOSSES)
 
 
-class ClassificationLoss(nn.Module):
-    """Cross-entropy against class probabilities, with label smoothing."""
+@dataclass(frozen=True)
+class LossOptions:
+    """Which loss, of `LOSSES`, and how it is weighted.
 
-    def __init__(self, label_smoothing: float = 0.0) -> None:
+    Args:
+        name: None for the task's first.
+        label_smoothing: classification: share of each target that is spread over all classes.
+        focal_gamma: of `focal`.
+        weights: (C,) of classes, or (multilabel) of the positives of each label; None for ones.
+        auxiliary: share of the loss that the heads of a model's parts bear (`<part>_logits`).
+        reconstruction: weight of what an autoencoder fails to restore.
+
+    Raises:
+        ValueError: a number out of range.
+    """
+
+    name: str | None = None
+    label_smoothing: float = 0.0
+    focal_gamma: float = 2.0
+    weights: Tensor | None = None
+    auxiliary: float = 0.0
+    reconstruction: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("label_smoothing", "auxiliary"):
+            value = getattr(self, name)
+            if not 0 <= value <= 1:
+                raise ValueError(f"{name} must be in [0, 1], not {value:g}")
+        for name in ("focal_gamma", "reconstruction"):
+            value = getattr(self, name)
+            if not value >= 0:
+                raise ValueError(f"{name} must be 0 or more, not {value:g}")
+
+
+class Criterion(nn.Module):
+    """One loss over all heads of a model, and over what it restores.
+
+    Args:
+        task: of `TASKS`.
+        measure: logits (B, C) and targets (B, C) to a loss.
+    """
+
+    def __init__(
+        self, task: str, measure: nn.Module, auxiliary: float = 0.0, reconstruction: float = 0.0
+    ) -> None:
         super().__init__()
-        if not 0 <= label_smoothing < 1:
-            raise ValueError(f"label_smoothing must be in [0, 1), not {label_smoothing}")
-        self._cross_entropy = nn.CrossEntropyLoss(label_smoothing=label_smoothing)
+        self.task, self.measure = task, measure
+        self.auxiliary, self.reconstruction = auxiliary, reconstruction
 
     def forward(self, output: dict[str, Tensor], target: Tensor) -> dict[str, Tensor]:
-        """`logits` (B, C), target (B, C) probabilities -> {"loss": ()}."""
-        return {"loss": self._cross_entropy(output["logits"].float(), target)}
+        """Measure.
+
+        Args:
+            output: `logits` (B, C), perhaps `<part>_logits`, and `reconstruction` with
+                `reconstruction_target` (B, T, D).
+            target: (B, C) probabilities, marks of 0 and 1, or values.
+
+        Returns:
+            () losses: `loss`, and by name what it is made of.
+        """
+        losses = {"logits": self.measure(output["logits"].float(), target)}
+        heads = _heads(output) if self.auxiliary else []
+        for name in heads:
+            losses[name] = self.measure(output[name].float(), target)
+        share = self.auxiliary if heads else 0.0
+        loss = (1 - share) * losses["logits"]
+        for name in heads:
+            loss = loss + share / len(heads) * losses[name]
+        if self.reconstruction and "reconstruction" in output:
+            losses["reconstruction"] = reconstruction_loss(
+                output["reconstruction"], output["reconstruction_target"]
+            )
+            loss = loss + self.reconstruction * losses["reconstruction"]
+        return {**losses, "loss": loss}
+
+    def check(self, output: dict[str, Tensor]) -> None:
+        """Refuse a part of the loss that a model's output has nothing for.
+
+        Raises:
+            ValueError: no heads of parts, or nothing restored, and a weight for it.
+        """
+        if self.auxiliary and not _heads(output):
+            raise ValueError("--auxiliary has no effect: the model's parts have no heads")
+        if self.reconstruction and "reconstruction" not in output:
+            raise ValueError("--reconstruction has no effect: the model restores nothing")
+
+
+def build_criterion(task: str, options: LossOptions | None = None) -> Criterion:
+    """The criterion of a task.
+
+    Raises:
+        ValueError: an unknown task, or a loss that is not one of its own.
+    """
+    options = options or LossOptions()
+    if task not in LOSSES:
+        raise ValueError(f"unknown task {task!r}; choose from {', '.join(TASKS)}")
+    name = options.name or LOSSES[task][0]
+    if name not in LOSSES[task]:
+        raise ValueError(f"loss {name} is not of {task}; choose from {', '.join(LOSSES[task])}")
+    return Criterion(task, _MEASURES[name](options), options.auxiliary, options.reconstruction)
+
+
+class CrossEntropy(nn.Module):
+    """Cross-entropy against class probabilities; each class may weigh otherwise.
+
+    With `gamma` above 0 the focal loss (Lin et al., Focal loss for dense object detection, ICCV
+    2017) in its form for soft targets: each class's term times (1 - p) ** gamma.
+    """
+
+    weights: Tensor | None
+
+    def __init__(
+        self, label_smoothing: float = 0.0, weights: Tensor | None = None, gamma: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.label_smoothing, self.gamma = label_smoothing, gamma
+        self.register_buffer("weights", weights)
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """(B, C), (B, C) probabilities -> ()."""
+        if not self.gamma:
+            return functional.cross_entropy(
+                logits, target, self.weights, label_smoothing=self.label_smoothing
+            )
+        target = (1 - self.label_smoothing) * target + self.label_smoothing / target.shape[1]
+        log_p = logits.log_softmax(dim=1)
+        terms = -target * (1 - log_p.exp()) ** self.gamma * log_p
+        if self.weights is not None:
+            terms = terms * self.weights
+        return terms.sum(dim=1).mean()
+
+
+class ConcordanceLoss(nn.Module):
+    """1 minus the concordance correlation coefficient over the batch, mean over targets.
+
+    Source: Lin, Biometrics 1989; as a loss: Trigeorgis et al., ICASSP 2016. In small batches it
+    says little: a batch of one gives 1.
+    """
+
+    def forward(self, values: Tensor, target: Tensor) -> Tensor:
+        """(B, C), (B, C) -> ()."""
+        mean, wanted = values.mean(dim=0), target.mean(dim=0)
+        covariance = ((values - mean) * (target - wanted)).mean(dim=0)
+        spread = values.var(dim=0, correction=0) + target.var(dim=0, correction=0)
+        return (1 - 2 * covariance / (spread + (mean - wanted) ** 2 + 1e-8)).mean()
+
+
+def reconstruction_loss(restored: Tensor, target: Tensor) -> Tensor:
+    """Mean squared error over the steps that exist: those whose target is not all zero.
+
+    Args:
+        restored, target: (B, T, D).
+    """
+    exists = target.abs().sum(dim=-1) > 0  # (B, T)
+    errors = ((restored.float() - target.float()) ** 2).mean(dim=-1)
+    return (errors * exists).sum() / exists.sum().clamp(min=1)
+
+
+def balanced_weights(task: str, targets: Tensor) -> Tensor:
+    """(C,) weights that make rare classes, or the positives of rare labels, count as much.
+
+    Classes: N / (C n), of mean 1 over the records; a class that does not occur weighs 0. Labels:
+    the negatives by the positives, 1 where either is absent.
+
+    Args:
+        targets: (N, C) probabilities or marks of the records of training.
+    """
+    counts, total = targets.double().sum(dim=0), len(targets)
+    if task == "multilabel":
+        negatives = total - counts
+        ratio = negatives / counts.clamp(min=1e-9)
+        return torch.where((counts > 0) & (negatives > 0), ratio, 1.0).float()
+    present = counts > 0
+    weights = total / (int(present.sum()) * counts.clamp(min=1e-9))
+    return torch.where(present, weights, 0.0).float()
+
+
+_MEASURES: dict[str, Callable[[LossOptions], nn.Module]] = {
+    "cross_entropy": lambda o: CrossEntropy(o.label_smoothing, o.weights),
+    "focal": lambda o: CrossEntropy(o.label_smoothing, o.weights, o.focal_gamma),
+    "bce": lambda o: nn.BCEWithLogitsLoss(pos_weight=o.weights),
+    "smooth_l1": lambda o: nn.SmoothL1Loss(),
+    "ccc": lambda o: ConcordanceLoss(),
+}
+
+
+def _heads(output: dict[str, Tensor]) -> list[str]:
+    return [name for name in output if name.endswith("_logits")]

@@ -15,7 +15,8 @@ from inference import TrainingAlignedInference
 from media.errors import MediaError
 from models.multimodalcnn import FUSIONS
 from opts import INFER, SHIPPED, InferenceOptions, Options, parse_options
-from timeline import Timeline, summarise, write_csv, write_json
+from summary import summarise
+from timeline import Timeline, write_csv, write_json
 
 MEDIA_SUFFIXES = frozenset(
     f".{name}"
@@ -47,9 +48,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = parse_options(arguments)
         if options.mode == INFER:
             return infer_files(options)
-        from experiment import run_experiment  # what only training needs takes seconds to import
-
-        print(f"run folder: {run_experiment(options, print)}")
+        # What only training needs takes seconds to import.
+        if options.data.is_cross_validation:
+            from crossval import run_folds as run
+        else:
+            from experiment import run_experiment as run
+        print(f"run folder: {run(options, print)}")
     except (ValueError, MediaError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -127,12 +131,29 @@ def _build_engine(options: Options) -> TrainingAlignedInference:
         efficientface_path=settings.efficientface_path,
         yunet_path=settings.yunet_path,
         num_heads=extras.get("num_heads", 1),
+        adapt=extras.get("adapt") == "recording",
+        sample_rate=settings.sample_rate,
+        uncertain=settings.uncertain,
+        contributions=settings.contributions,
     )
     _check_fusion(engine.checkpoint, extras.get("fusion"))
-    trained = engine.checkpoint.clip_config.window_seconds
-    if engine.config.window_seconds != trained:
-        print(f"note: this checkpoint was trained on windows of {trained:g} s", file=sys.stderr)
+    for note in _notes(engine):
+        print(f"note: {note}", file=sys.stderr)
     return engine
+
+
+def _notes(engine: TrainingAlignedInference) -> list[str]:
+    """In what a recording is looked at otherwise than the checkpoint was trained."""
+    trained = engine.checkpoint.clip_config
+    notes = []
+    single = trained.pictures == engine.config.pictures == 1
+    if engine.config.window_seconds != trained.window_seconds and not single:
+        notes.append(f"this checkpoint was trained on windows of {trained.window_seconds:g} s")
+    if trained.detector == "whole":
+        notes.append(
+            f"this checkpoint was trained on cropped faces; {engine.config.detector} cuts them here"
+        )
+    return notes
 
 
 def _shipped(fusion: str) -> Path:

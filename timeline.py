@@ -1,6 +1,6 @@
 """The result of recognition over one recording: a row for each window, and its files.
 
-It knows no model: a result can be read, summarised and redrawn on a machine without torch.
+It knows no model: a result can be read and redrawn on a machine without torch.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import csv
 import io
 import json
 import math
-from collections import Counter
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -18,17 +17,19 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 from files import replacing
+from timeline_row import Task, TimelineRow, check_row, is_distribution
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Modalities = Literal["audio+video", "audio", "video", "none"]
 TimelineStyle = Literal["stacked", "lines"]  # how its probabilities are drawn
 
 FORMAT = "emofuse-timeline"
 VERSION = 1
 TIME_TOLERANCE = 1e-3  # seconds: what a CSV file can hold
-CLASS_PREFIX = "p_"
+CLASS_PREFIX, VALUE_PREFIX = "p_", "y_"  # of columns: probabilities, and values of a regression
+CONTRIBUTION_PREFIX, GATE_PREFIX = "contribution_", "gate_"
+UNCERTAIN = "uncertain"
 LEADING_COLUMNS = (
     "start",
     "end",
@@ -39,39 +40,6 @@ LEADING_COLUMNS = (
     "dominant",
     "confidence",
 )
-MODALITY_WORDS: dict[Modalities, str] = {
-    "audio+video": "face and sound",
-    "video": "face only",
-    "audio": "sound only",
-    "none": "nothing",
-}
-
-
-@dataclass(frozen=True, eq=False)
-class TimelineRow:
-    """What was recognised in one window.
-
-    Args:
-        start, end: the window [start, end), in seconds.
-        partial: true for a short tail.
-        face_id: identity of the followed face, None where there is none.
-        face_share: share of the window's pictures in which that face was found, 0 to 1.
-        modalities: what the model had to go by.
-        probabilities: (C,) summing to 1, or None where `modalities` is `none`.
-    """
-
-    start: float
-    end: float
-    partial: bool
-    face_id: int | None
-    face_share: float
-    modalities: Modalities
-    probabilities: np.ndarray | None
-
-    @property
-    def confidence(self) -> float | None:
-        """Probability of the most probable class."""
-        return None if self.probabilities is None else float(self.probabilities.max())
 
 
 @dataclass(frozen=True)
@@ -96,6 +64,7 @@ class Timeline:
         window_seconds, hop_seconds: length of a window, and step from one to the next.
         checkpoint: identity of the model (`name`, `architecture`, `sha256`, ...), as JSON holds it.
         thumbnails: (time in seconds, (S, S, 3) uint8 RGB) faces for figures; not written to files.
+        task: what the model was trained for, and so what the probabilities are.
     """
 
     rows: tuple[TimelineRow, ...]
@@ -106,10 +75,35 @@ class Timeline:
     hop_seconds: float
     checkpoint: dict[str, Any] = field(default_factory=dict)
     thumbnails: tuple[tuple[float, np.ndarray], ...] = ()
+    task: Task = "classification"
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the columns of classes, or of values."""
+        prefix = VALUE_PREFIX if self.task == "regression" else CLASS_PREFIX
+        return [prefix + name for name in self.class_names]
+
+    @property
+    def measures(self) -> list[str]:
+        """Names of the further columns of numbers: what was asked for, the same in each row."""
+        return list(self.rows[0].measures) if self.rows else []
+
+    @property
+    def marks_uncertain(self) -> bool:
+        """Whether rows say if they are uncertain."""
+        return bool(self.rows) and self.rows[0].uncertain is not None
 
     def dominant(self, row: TimelineRow) -> str | None:
-        """The most probable class of a row, None where nothing was recognised."""
-        return None if row.probabilities is None else self.class_names[row.probabilities.argmax()]
+        """The most probable class or label of a row; None of nothing recognised, and of values."""
+        if row.probabilities is None or self.task == "regression":
+            return None
+        return self.class_names[row.probabilities.argmax()]
+
+    def confidence(self, row: TimelineRow) -> float | None:
+        """Probability of the dominant class or label."""
+        if row.probabilities is None or self.task == "regression":
+            return None
+        return float(row.probabilities.max())
 
     def probabilities(self) -> np.ndarray:
         """(W, C) float64, a row of NaN for each window in which nothing was recognised."""
@@ -132,7 +126,7 @@ class Timeline:
         """Neighbouring rows of the same dominant class joined; confidence is the mean over time."""
         borders = self.borders()
         labels = [self.dominant(row) for row in self.rows]
-        confidences = np.array([row.confidence or 0.0 for row in self.rows])
+        confidences = np.array([self.confidence(row) or 0.0 for row in self.rows])
         parts = []
         changes = [i for i in range(1, len(labels)) if labels[i] != labels[i - 1]]
         for first, last in pairwise([0, *changes, len(labels)]):
@@ -156,7 +150,11 @@ class Timeline:
                 raise ValueError(
                     f"row {number} ends at {row.end:.3f} s, no later than those before"
                 )
-            _check_row(row, number, len(self.class_names))
+            check_row(row, number, len(self.class_names), self.task)
+            if list(row.measures) != self.measures or (
+                self.marks_uncertain != (row.uncertain is not None)
+            ):
+                raise ValueError(f"row {number} has other columns than the first")
             covered = row.end
         if (np.diff(self.borders()) <= 0).any():
             raise ValueError("the rows are not in order of time")
@@ -169,16 +167,22 @@ class Timeline:
 
         cells = {c: [getattr(row, c, None) for row in self.rows] for c in LEADING_COLUMNS}
         cells["dominant"] = [self.dominant(row) for row in self.rows]
+        cells["confidence"] = [self.confidence(row) for row in self.rows]
         table = pd.DataFrame(cells).astype({"face_id": "Int64", "confidence": "float64"})
-        columns = [CLASS_PREFIX + name for name in self.class_names]
-        return pd.concat([table, pd.DataFrame(self.probabilities(), columns=columns)], axis=1)
+        table[self.columns] = self.probabilities()
+        if self.marks_uncertain:
+            table[UNCERTAIN] = [bool(row.uncertain) for row in self.rows]
+        for name in self.measures:
+            table[name] = pd.array([row.measures[name] for row in self.rows], dtype="float64")
+        return table
 
 
 def write_csv(timeline: Timeline, path: Path) -> None:
     """Write the rows: a header, times in seconds with 3 decimals, probabilities with 4."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*LEADING_COLUMNS, *(CLASS_PREFIX + name for name in timeline.class_names)])
+    extras = [UNCERTAIN] * timeline.marks_uncertain + timeline.measures
+    writer.writerow([*LEADING_COLUMNS, *timeline.columns, *extras])
     writer.writerows(_csv_cells(timeline, row) for row in timeline.rows)
     with replacing(path) as temporary:
         temporary.write_text(text.getvalue(), encoding="utf-8")
@@ -186,10 +190,12 @@ def write_csv(timeline: Timeline, path: Path) -> None:
 
 def write_json(timeline: Timeline, path: Path) -> None:
     """Write everything but the thumbnails, with units and the checkpoint's identity."""
+    values, unit = _values_key(timeline.task), "probability"
     content = {
         "format": FORMAT,
         "version": VERSION,
-        "units": {"time": "seconds", "probabilities": "probability"},
+        "task": timeline.task,
+        "units": {"time": "seconds", values: "as trained" if values == "values" else unit},
         "media": timeline.media,
         "duration": round(timeline.duration, 6),
         "window_seconds": timeline.window_seconds,
@@ -207,7 +213,8 @@ def read_timeline(path: Path) -> Timeline:
     """Read what `write_csv` or `write_json` wrote.
 
     A CSV file holds rows only: its name stands for the recording's, the last end for the duration,
-    the longest row for the window and the first step for the hop.
+    the longest row for the window and the first step for the hop. Where its probabilities do not
+    sum to 1 they are those of labels, each its own.
 
     Raises:
         ValueError: another suffix, or a file that is not a whole timeline.
@@ -225,18 +232,6 @@ def read_timeline(path: Path) -> Timeline:
     return timeline
 
 
-def summarise(timeline: Timeline, longest: int = 5) -> str:
-    """A summary of several lines for a terminal, with so many of the longest stretches."""
-    counts = Counter(row.modalities for row in timeline.rows)
-    present = ", ".join(f"{word} {counts[key]}" for key, word in MODALITY_WORDS.items())
-    lines = [
-        f"{Path(timeline.media).name}: {format_time(timeline.duration)}",
-        f"Windows of {timeline.window_seconds:g} s every {timeline.hop_seconds:g} s: "
-        f"{len(timeline.rows)} ({present})",
-    ]
-    return "\n".join(lines + _share_lines(timeline) + _stretch_lines(timeline, longest))
-
-
 def format_time(seconds: float) -> str:
     """`m:ss`, from an hour on `h:mm:ss`; with one decimal where it is not a whole second."""
     minutes, rest = divmod(round(seconds * 10), 600)
@@ -246,25 +241,9 @@ def format_time(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02d}:{clock}"
 
 
-def _check_row(row: TimelineRow, number: int, classes: int) -> None:
-    if row.modalities not in get_args(Modalities):
-        raise ValueError(f"row {number} has modalities '{row.modalities}'")
-    if not 0 <= row.face_share <= 1:
-        raise ValueError(f"row {number} has face_share {row.face_share}, not within 0 to 1")
-    if (row.probabilities is None) != (row.modalities == "none"):
-        raise ValueError(f"row {number}: probabilities must be absent exactly without modalities")
-    if row.probabilities is None:
-        return
-    if row.probabilities.shape != (classes,):
-        raise ValueError(f"row {number} has {row.probabilities.shape} probabilities, not {classes}")
-    total = float(row.probabilities.sum())
-    if not (row.probabilities.min() >= 0 and abs(total - 1) <= 1e-4 * max(classes, 10)):
-        raise ValueError(f"row {number} has probabilities that sum to {total:.4f} or are below 0")
-
-
 def _row_record(timeline: Timeline, row: TimelineRow) -> dict[str, Any]:
-    """A row as JSON holds it; probabilities by class name."""
-    probabilities = None
+    """A row as JSON holds it; probabilities by class name, further columns beside them."""
+    confidence, probabilities = timeline.confidence(row), None
     if row.probabilities is not None:
         pairs = zip(timeline.class_names, row.probabilities, strict=True)
         probabilities = {name: round(float(value), 6) for name, value in pairs}
@@ -276,14 +255,27 @@ def _row_record(timeline: Timeline, row: TimelineRow) -> dict[str, Any]:
         "face_share": round(float(row.face_share), 6),
         "modalities": row.modalities,
         "dominant": timeline.dominant(row),
-        "confidence": None if row.confidence is None else round(row.confidence, 6),
-        "probabilities": probabilities,
+        "confidence": None if confidence is None else round(confidence, 6),
+        _values_key(timeline.task): probabilities,
+        **({UNCERTAIN: row.uncertain} if row.uncertain is not None else {}),
+        **{n: None if v is None else round(float(v), 6) for n, v in row.measures.items()},
     }
 
 
-def _row_from_record(record: dict[str, Any], class_names: tuple[str, ...]) -> TimelineRow:
-    values, face_id = record["probabilities"], record["face_id"]
+def _values_key(task: Task) -> str:
+    return "values" if task == "regression" else "probabilities"
+
+
+def _row_from_record(
+    record: dict[str, Any], class_names: tuple[str, ...], task: Task
+) -> TimelineRow:
+    values, face_id = record[_values_key(task)], record["face_id"]
     probabilities = None if values is None else np.array([_finite(values[c]) for c in class_names])
+    measures = {
+        name: None if value in (None, "") else _finite(value)
+        for name, value in record.items()
+        if name.startswith((CONTRIBUTION_PREFIX, GATE_PREFIX))
+    }
     return TimelineRow(
         start=_finite(record["start"]),
         end=_finite(record["end"]),
@@ -292,33 +284,42 @@ def _row_from_record(record: dict[str, Any], class_names: tuple[str, ...]) -> Ti
         face_share=_finite(record["face_share"]),
         modalities=record["modalities"],
         probabilities=probabilities,
+        uncertain=record.get(UNCERTAIN),
+        measures=measures,
     )
 
 
 def _csv_cells(timeline: Timeline, row: TimelineRow) -> list[str]:
     """The record's cells in the order of the columns, empty where it holds None."""
     record = _row_record(timeline, row)
-    values = record.pop("probabilities") or dict.fromkeys(timeline.class_names)
-    record["partial"] = str(row.partial).lower()
+    values = record.pop(_values_key(timeline.task)) or dict.fromkeys(timeline.class_names)
     decimals = {"start": 3, "end": 3, "face_share": 4, "confidence": 4}
-    return [_cell(record[name], decimals.get(name)) for name in LEADING_COLUMNS] + [
-        _cell(values[name], 4) for name in timeline.class_names
+    decimals |= dict.fromkeys(timeline.measures, 4)
+    extras = [name for name in record if name not in LEADING_COLUMNS]
+    return [
+        *(_cell(record[name], decimals.get(name)) for name in LEADING_COLUMNS),
+        *(_cell(values[name], 4) for name in timeline.class_names),
+        *(_cell(record[name], decimals.get(name)) for name in extras),
     ]
 
 
-def _cell(value: float | str | None, decimals: int | None) -> str:
+def _cell(value: float | str | bool | None, decimals: int | None) -> str:
     if value is None:
         return ""
+    if isinstance(value, bool):
+        return str(value).lower()
     return str(value) if decimals is None else f"{value:.{decimals}f}"
 
 
-def _row_from_cells(cells: dict[str, str], class_names: tuple[str, ...]) -> TimelineRow:
-    values = {name: cells[CLASS_PREFIX + name] for name in class_names}
+def _row_from_cells(cells: dict[str, str], columns: dict[str, str], task: Task) -> TimelineRow:
+    """A row from its cells by column; `columns` are those of the classes, by name."""
+    values = {name: cells[column] for name, column in columns.items()}
     record: dict[str, Any] = dict(cells)
-    record["partial"] = {"true": True, "false": False}[cells["partial"].lower()]
+    for name in {"partial", UNCERTAIN} & set(cells):
+        record[name] = {"true": True, "false": False}[cells[name].lower()]
     record["face_id"] = cells["face_id"] or None
-    record["probabilities"] = values if any(values.values()) else None
-    return _row_from_record(record, class_names)
+    record[_values_key(task)] = values if any(values.values()) else None
+    return _row_from_record(record, tuple(columns), task)
 
 
 def _timeline_from_csv(path: Path) -> Timeline:
@@ -326,17 +327,36 @@ def _timeline_from_csv(path: Path) -> Timeline:
         header, *lines = list(csv.reader(stream, strict=True)) or [[]]
     if tuple(header[: len(LEADING_COLUMNS)]) != LEADING_COLUMNS or not lines:
         raise ValueError(f"it needs rows under a header beginning {','.join(LEADING_COLUMNS)}")
-    names = tuple(name.removeprefix(CLASS_PREFIX) for name in header[len(LEADING_COLUMNS) :])
-    rows = tuple(_row_from_cells(dict(zip(header, line, strict=True)), names) for line in lines)
+    columns = _class_columns(header[len(LEADING_COLUMNS) :])
+    of_values = any(column.startswith(VALUE_PREFIX) for column in columns.values())
+    task: Task = "regression" if of_values else "classification"
+    rows = tuple(
+        _row_from_cells(dict(zip(header, line, strict=True)), columns, task) for line in lines
+    )
+    known = [row.probabilities for row in rows if row.probabilities is not None]
+    if task == "classification" and not all(is_distribution(values) for values in known):
+        task = "multilabel"
     window_seconds = round(max(row.end - row.start for row in rows), 3)
     return Timeline(
         rows=rows,
-        class_names=names,
+        class_names=tuple(columns),
         media=path.stem,
         duration=rows[-1].end,
         window_seconds=window_seconds,
         hop_seconds=rows[1].start if len(rows) > 1 else window_seconds,
+        task=task,
     )
+
+
+def _class_columns(header: list[str]) -> dict[str, str]:
+    """Class or value name -> column, from what follows the leading columns."""
+    columns = {}
+    for column in header:
+        if column.startswith((CLASS_PREFIX, VALUE_PREFIX)):
+            columns[column[2:]] = column
+        elif column != UNCERTAIN and not column.startswith((CONTRIBUTION_PREFIX, GATE_PREFIX)):
+            raise ValueError(f"unknown column '{column}'")
+    return columns
 
 
 def _timeline_from_json(path: Path) -> Timeline:
@@ -345,15 +365,18 @@ def _timeline_from_json(path: Path) -> Timeline:
         raise ValueError(f"its format is not '{FORMAT}'")
     if content["version"] != VERSION:
         raise ValueError(f"its version is {content['version']}, not {VERSION}")
-    names = tuple(content["class_names"])
+    names, task = tuple(content["class_names"]), content.get("task", "classification")
+    if task not in get_args(Task):
+        raise ValueError(f"unknown task '{task}'")
     return Timeline(
-        rows=tuple(_row_from_record(record, names) for record in content["rows"]),
+        rows=tuple(_row_from_record(record, names, task) for record in content["rows"]),
         class_names=names,
         media=content["media"],
         duration=_finite(content["duration"]),
         window_seconds=_finite(content["window_seconds"]),
         hop_seconds=_finite(content["hop_seconds"]),
         checkpoint=content["checkpoint"],
+        task=task,
     )
 
 
@@ -362,33 +385,3 @@ def _finite(value: Any) -> float:
     if not math.isfinite(number):
         raise ValueError(f"'{value}' is not a finite number")
     return number
-
-
-def _share_lines(timeline: Timeline) -> list[str]:
-    """Share of the time and mean probability of each class, the most frequent first."""
-    seconds = np.diff(timeline.borders())
-    table = timeline.probabilities()
-    known = ~np.isnan(table[:, 0])
-    if not known.any():
-        return ["Nothing was recognised: no window holds a face or sound"]
-    means = np.average(table[known], axis=0, weights=seconds[known])
-    shares: Counter[str] = Counter()
-    for row, length in zip(timeline.rows, seconds, strict=True):
-        shares[timeline.dominant(row) or ""] += length
-    width = max(len(name) for name in timeline.class_names)
-    order = sorted(range(len(means)), key=lambda c: (-shares[timeline.class_names[c]], -means[c]))
-    return ["Dominant share of time, and mean probability:"] + [
-        f"  {timeline.class_names[c]:<{width}}  "
-        f"{shares[timeline.class_names[c]] / timeline.duration:5.0%}  {means[c]:.2f}"
-        for c in order
-    ]
-
-
-def _stretch_lines(timeline: Timeline, longest: int) -> list[str]:
-    known = [part for part in timeline.stretches() if part.dominant is not None]
-    known.sort(key=lambda part: part.start - part.end)
-    return ["Longest stretches:"] * bool(known) + [
-        f"  {format_time(part.start)}-{format_time(part.end)} {part.dominant} "
-        f"({part.confidence:.2f})"
-        for part in known[:longest]
-    ]

@@ -4,21 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import (
-    ConstantLR,
-    CosineAnnealingLR,
-    LRScheduler,
-    MultiStepLR,
-    OneCycleLR,
-    ReduceLROnPlateau,
-)
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
@@ -27,9 +19,16 @@ from tqdm import tqdm
 from datasets.augment import drop_modalities, mix_up
 from datasets.samples import ClipDataset
 from files import replacing
+from flags import TrainOptions
+from losses import Criterion
+from memory import explain_out_of_memory
 from models import EmotionModel
-from opts import TrainOptions
-from validation import Predictions, evaluate, predict
+from optimizers import build_optimizer
+from schedules import Schedule
+from validation import evaluate, predict
+
+# By which score of validation the best epoch is known, for each task.
+SELECTION = {"classification": "uar", "multilabel": "macro_f1", "regression": "ccc"}
 
 
 @dataclass
@@ -38,27 +37,27 @@ class Fit:
 
     Args:
         model: in training.
-        criterion: output dict and targets to named losses.
-        optimizer, scheduler: schedules are stepped by batch (cosine, onecycle) or by epoch.
+        criterion: output dict and targets to named losses, of a task.
+        schedule: of the optimizer's learning rates.
         scaler: of fp16's losses; does nothing for other precisions.
         average: averaged weights, where asked for.
         frozen: modules that stay as they are, also in their batch statistics.
         epoch: finished so far.
-        best_uar: of validation, and how many epochs ago.
+        best_score: of validation, as `SELECTION` says, and how many epochs ago.
         log: one line an epoch.
     """
 
     model: EmotionModel
-    criterion: nn.Module
+    criterion: Criterion
     options: TrainOptions
     device: torch.device
     optimizer: torch.optim.Optimizer
-    scheduler: LRScheduler | ReduceLROnPlateau
+    schedule: Schedule
     scaler: torch.amp.GradScaler
     average: AveragedModel | None
     frozen: list[nn.Module] = field(default_factory=list)
     epoch: int = 0
-    best_uar: float = -1.0
+    best_score: float = -math.inf
     stale_epochs: int = 0
     log: list[dict[str, float]] = field(default_factory=list)
 
@@ -73,36 +72,32 @@ class Fit:
 
 def build_fit(
     model: EmotionModel,
-    criterion: nn.Module,
+    criterion: Criterion,
     options: TrainOptions,
     device: torch.device,
-    steps_per_epoch: int,
+    batches: int,
 ) -> Fit:
-    """Optimizer, schedule, scaler and average for a model that is on its device."""
-    trained = [p for p in model.parameters() if p.requires_grad]
-    if not trained:
-        raise ValueError("nothing to train: every parameter is frozen")
-    optimizer = _build_optimizer(trained, options)
-    scheduler = _build_scheduler(optimizer, options, steps_per_epoch)
+    """Optimizer, schedule, scaler and average for a model that is on its device.
+
+    Args:
+        batches: of an epoch; `options.accumulate` of them make a step.
+    """
+    optimizer = build_optimizer(model, options)
     average = None
     if options.ema:
         average = AveragedModel(model, avg_fn=_averaging(options.ema), use_buffers=True)
-    fit = Fit(
+    return Fit(
         model=model,
-        criterion=criterion,
+        criterion=criterion.to(device),
         options=options,
         device=device,
         optimizer=optimizer,
-        scheduler=scheduler,
+        schedule=Schedule(optimizer, options, math.ceil(batches / options.accumulate)),
         scaler=torch.amp.GradScaler(device.type, enabled=options.amp == "fp16"),
         average=average,
         frozen=_frozen_modules(model),
         epoch=options.begin_epoch - 1,
     )
-    for _ in range(fit.epoch * (steps_per_epoch if _is_by_batch(scheduler) else 1)):
-        if not isinstance(scheduler, ReduceLROnPlateau):
-            scheduler.step()
-    return fit
 
 
 def _averaging(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
@@ -116,36 +111,6 @@ def _averaging(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]
         return torch.lerp(current, average, share)
 
     return update
-
-
-def _build_optimizer(
-    parameters: list[nn.Parameter], options: TrainOptions
-) -> torch.optim.Optimizer:
-    rate, decay = options.learning_rate, options.weight_decay
-    if options.optimizer == "sgd":
-        return torch.optim.SGD(parameters, rate, options.momentum, options.dampening, decay)
-    if options.optimizer == "adam":
-        return torch.optim.Adam(parameters, rate, weight_decay=decay)
-    return torch.optim.AdamW(parameters, rate, weight_decay=decay)
-
-
-def _build_scheduler(
-    optimizer: torch.optim.Optimizer, options: TrainOptions, steps_per_epoch: int
-) -> LRScheduler | ReduceLROnPlateau:
-    steps = max(1, options.n_epochs * steps_per_epoch)
-    if options.lr_schedule == "step":
-        return MultiStepLR(optimizer, list(options.lr_steps), gamma=0.1)
-    if options.lr_schedule == "plateau":
-        return ReduceLROnPlateau(optimizer, patience=options.lr_patience)
-    if options.lr_schedule == "cosine":
-        return CosineAnnealingLR(optimizer, T_max=steps)
-    if options.lr_schedule == "onecycle":
-        return OneCycleLR(optimizer, options.learning_rate, total_steps=steps + 1)
-    return ConstantLR(optimizer, factor=1.0)
-
-
-def _is_by_batch(scheduler: LRScheduler | ReduceLROnPlateau) -> bool:
-    return isinstance(scheduler, (CosineAnnealingLR, OneCycleLR))
 
 
 def _frozen_modules(model: nn.Module) -> list[nn.Module]:
@@ -178,14 +143,12 @@ def fit(
     writer = SummaryWriter(str(folder), purge_step=state.epoch + 1)
     try:
         while state.epoch < options.n_epochs and not _is_stale(state):
-            line = {"epoch": state.epoch + 1, "lr": state.optimizer.param_groups[0]["lr"]}
-            line |= train_one_epoch(state, train_loader)
-            scores: dict[str, Any] = {}
-            if val_loader is not None:
-                scores = _validate(state, val_loader)
-                line |= {"val_loss": scores["loss"], "val_acc": scores["accuracy"]}
-                line |= {"val_uar": scores["uar"]}
-            _step_by_epoch(state, line.get("val_loss", line["train_loss"]))
+            line: dict[str, float] = {"epoch": state.epoch + 1, **_rates(state)}
+            with explain_out_of_memory():
+                line |= train_one_epoch(state, train_loader)
+                scores = {} if val_loader is None else _validate(state, val_loader)
+            line |= _logged(scores, state.criterion.task)
+            state.schedule.end_epoch(line.get("val_loss", line["train_loss"]))
             _close_epoch(state, line, scores, save_best)
             _write_events(writer, line)
             save_state(state, folder)
@@ -195,7 +158,7 @@ def fit(
 
 
 def train_one_epoch(state: Fit, loader: DataLoader[dict[str, Any]]) -> dict[str, float]:
-    """One pass over the loader. Returns `train_loss` and `train_acc`.
+    """One pass over the loader. Returns `train_loss`, and `train_acc` where there are classes.
 
     Raises:
         ValueError: the loss is not finite.
@@ -212,54 +175,94 @@ def train_one_epoch(state: Fit, loader: DataLoader[dict[str, Any]]) -> dict[str,
     bar = tqdm(
         loader, desc=f"epoch {epoch}/{options.n_epochs}", unit="batch", leave=False, disable=None
     )
-    for batch in bar:
-        inputs = {name: value.to(state.device) for name, value in batch["inputs"].items()}
-        inputs, target = drop_modalities(inputs, batch["target"].to(state.device), options.mask)
-        if options.mixup:
-            inputs, target = mix_up(inputs, target, options.mixup)
-        loss, logits = _step(state, inputs, target)
+    for number, batch in enumerate(bar):
+        joined, is_last = _joined_batches(number, loader, options.accumulate)
+        loss, logits, target = train_on_batch(state, batch, joined)
         if not math.isfinite(loss):
             raise ValueError(
                 f"the loss became {loss} in epoch {epoch}: lower --learning_rate or set --clip_grad"
             )
+        if is_last:
+            update_weights(state)
         total, seen = total + loss * len(target), seen + len(target)
         right += int((logits.argmax(dim=1) == target.argmax(dim=1)).sum())
-        bar.set_postfix(loss=f"{total / seen:.3f}", acc=f"{right / seen:.3f}")
-    return {"train_loss": total / seen, "train_acc": right / seen}
+        bar.set_postfix(loss=f"{total / seen:.3f}")
+    accuracy = {"train_acc": right / seen} if state.criterion.task == "classification" else {}
+    return {"train_loss": total / seen, **accuracy}
 
 
-def _step(state: Fit, inputs: dict[str, Tensor], target: Tensor) -> tuple[float, Tensor]:
+def _joined_batches(number: int, loader: Sized, accumulate: int) -> tuple[int, bool]:
+    """How many batches the step of that batch joins, and whether it is the last of them.
+
+    The last step of an epoch joins what is left.
+    """
+    count = len(loader)
+    first = number - number % accumulate
+    joined = min(accumulate, count - first)
+    return joined, number == first + joined - 1
+
+
+def train_on_batch(
+    state: Fit, batch: dict[str, Any], joined: int = 1
+) -> tuple[float, Tensor, Tensor]:
+    """Add a batch's gradient.
+
+    Args:
+        joined: batches whose mean gradient makes a step.
+
+    Returns:
+        The batch's loss, and its (B, C) logits and targets with all copies that were made of it.
+    """
     options = state.options
+    inputs = {name: value.to(state.device) for name, value in batch["inputs"].items()}
+    inputs, target = drop_modalities(inputs, batch["target"].to(state.device), options.mask)
+    if options.mixup:
+        inputs, target = mix_up(inputs, target, options.mixup)
     precision = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(options.amp)
     with torch.autocast(state.device.type, precision, enabled=precision is not None):
         output = state.model(**inputs)
     loss = state.criterion(output, target)["loss"]
-    state.optimizer.zero_grad(set_to_none=True)
-    state.scaler.scale(loss).backward()
-    if options.clip_grad:
+    state.scaler.scale(loss / joined).backward()
+    return float(loss.detach()), output["logits"].detach(), target
+
+
+def update_weights(state: Fit) -> None:
+    """One step of the optimizer with the gradient that was added up, and of the schedule."""
+    if state.options.clip_grad:
         state.scaler.unscale_(state.optimizer)
-        nn.utils.clip_grad_norm_(state.model.parameters(), options.clip_grad)
+        nn.utils.clip_grad_norm_(state.model.parameters(), state.options.clip_grad)
     state.scaler.step(state.optimizer)
     state.scaler.update()
-    if isinstance(state.scheduler, LRScheduler) and _is_by_batch(state.scheduler):
-        state.scheduler.step()
+    state.optimizer.zero_grad(set_to_none=True)
+    state.schedule.step()
     if state.average is not None:
         state.average.update_parameters(state.model)
-    return float(loss.detach()), output["logits"].detach()
 
 
 def _validate(state: Fit, loader: DataLoader[dict[str, Any]]) -> dict[str, Any]:
-    predictions: Predictions = predict(state.evaluated_model, loader, state.device)
+    predictions = predict(state.evaluated_model, loader, state.device, state.criterion.task)
     dataset = loader.dataset
     assert isinstance(dataset, ClipDataset)
-    return evaluate(predictions, dataset.class_names)
+    scores = evaluate(predictions, dataset.class_names)
+    name = SELECTION[state.criterion.task]
+    if scores[name] is None:
+        raise ValueError(
+            f"{name} of validation is undefined: its targets do not vary; give it other records, "
+            "or --no_val"
+        )
+    return scores
 
 
-def _step_by_epoch(state: Fit, loss: float) -> None:
-    if isinstance(state.scheduler, ReduceLROnPlateau):
-        state.scheduler.step(loss)
-    elif not _is_by_batch(state.scheduler):
-        state.scheduler.step()
+def _rates(state: Fit) -> dict[str, float]:
+    """`lr`, and `lr_head` where the head has its own."""
+    rates = [group["lr"] for group in state.optimizer.param_groups]
+    return dict(zip(("lr", "lr_head"), rates, strict=False))
+
+
+def _logged(scores: dict[str, Any], task: str) -> dict[str, float]:
+    """What the log keeps of validation: `val_loss`, `val_acc` of classes, and the task's score."""
+    names = {"loss": "val_loss", "accuracy": "val_acc", SELECTION[task]: f"val_{SELECTION[task]}"}
+    return {logged: scores[name] for name, logged in names.items() if name in scores}
 
 
 def _close_epoch(
@@ -270,10 +273,11 @@ def _close_epoch(
 ) -> None:
     state.epoch += 1
     state.log.append(line)
-    if scores and scores["uar"] <= state.best_uar:
+    score = scores.get(SELECTION[state.criterion.task], state.best_score)
+    if scores and score <= state.best_score:
         state.stale_epochs += 1
         return
-    state.stale_epochs, state.best_uar = 0, scores.get("uar", state.best_uar)
+    state.stale_epochs, state.best_score = 0, score
     save_best(state, scores)
 
 
@@ -287,7 +291,7 @@ def _describe(line: dict[str, float], epochs: int, is_best: bool) -> str:
 
 
 def _write_events(writer: SummaryWriter, line: dict[str, float]) -> None:
-    """Tags `train/loss train/acc val/loss val/acc val/uar lr`; a step is an epoch."""
+    """Tags such as `train/loss val/loss val/acc val/uar lr`; a step is an epoch."""
     for name, value in line.items():
         if name != "epoch":
             writer.add_scalar(name.replace("_", "/", 1), value, int(line["epoch"]))
@@ -299,11 +303,11 @@ def save_state(state: Fit, folder: Path) -> None:
     values = {
         "model": state.model.state_dict(),
         "optimizer": state.optimizer.state_dict(),
-        "scheduler": state.scheduler.state_dict(),
+        "schedule": state.schedule.state_dict(),
         "scaler": state.scaler.state_dict(),
         "average": None if state.average is None else state.average.state_dict(),
         "epoch": state.epoch,
-        "best_uar": state.best_uar,
+        "best_score": state.best_score,
         "stale_epochs": state.stale_epochs,
         "log": state.log,
     }
@@ -328,9 +332,9 @@ def load_state(state: Fit, folder: Path) -> None:
         state.optimizer.load_state_dict(values["optimizer"])
     except (RuntimeError, ValueError) as error:
         raise ValueError(f"{path} is of another model: {str(error).splitlines()[0]}") from error
-    state.scheduler.load_state_dict(values["scheduler"])
+    state.schedule.load_state_dict(values["schedule"])
     state.scaler.load_state_dict(values["scaler"])
     if state.average is not None and values["average"] is not None:
         state.average.load_state_dict(values["average"])
     state.epoch, state.log = values["epoch"], values["log"]
-    state.best_uar, state.stale_epochs = values["best_uar"], values["stale_epochs"]
+    state.best_score, state.stale_epochs = values["best_score"], values["stale_epochs"]

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from media.clip import MODALITIES, Clip
-from media.landmarks import POINTS, mirror
+from media.landmarks import MIRRORED, POINTS
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class AugmentOptions:
     `log_mel` features do not depend on it.
 
     Args:
-        flip: probability of mirroring the pictures and the landmarks.
+        flip: probability of mirroring the pictures, and apart from them the landmarks.
         rotate: largest rotation, degrees.
         scale: largest change of size, as a natural logarithm.
         shift: largest shift, as a share of the side.
@@ -79,17 +79,14 @@ _PROBABILITIES = {"flip", "erase", "soften", "compress", "swap", "noise"}
 
 
 def augment_clip(clip: Clip, options: AugmentOptions, rng: np.random.Generator) -> Clip:
-    """Pictures warped, relit and partly erased; landmarks mirrored with them; sound at another
-    speed, tilted, with noise."""
-    faces, points, waveform = clip.faces, clip.points, clip.waveform
+    """Pictures warped, relit and partly erased; sound at another speed, tilted, with noise."""
+    faces, waveform = clip.faces, clip.waveform
     flip = bool(rng.random() < options.flip)
     if clip.face_mask.any():
         faces = _augment_faces(faces, clip.face_mask, options, flip, rng)
-    if flip:
-        points = mirror(points)
     if clip.has_speech:
         waveform = _augment_waveform(waveform, options, rng)
-    return replace(clip, faces=faces, points=points, waveform=waveform)
+    return replace(clip, faces=faces, waveform=waveform)
 
 
 def _augment_faces(
@@ -192,6 +189,18 @@ def mask_spectrogram(
             start = int(rng.integers(0, speech.shape[axis] - width + 1))
             speech.narrow(axis, start, width).fill_(mean)
     return {**inputs, "speech": speech}
+
+
+def mirror_landmarks(
+    inputs: dict[str, torch.Tensor], probability: float, rng: np.random.Generator
+) -> dict[str, torch.Tensor]:
+    """The face seen in a mirror: `landmarks` (S, 70, 2) of a sample, head motion too."""
+    if rng.random() >= probability:
+        return inputs
+    landmarks = inputs["landmarks"].clone()
+    landmarks[:, :POINTS] = landmarks[:, MIRRORED]
+    landmarks[..., 0] *= -1
+    return {**inputs, "landmarks": landmarks}
 
 
 def swap_identity(

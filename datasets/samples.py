@@ -13,12 +13,19 @@ import torch
 from torch.utils.data import Dataset, default_collate
 
 from datasets.annotations import Record
-from datasets.augment import AugmentOptions, augment_clip, mask_spectrogram, swap_identity
+from datasets.augment import (
+    AugmentOptions,
+    augment_clip,
+    mask_spectrogram,
+    mirror_landmarks,
+    swap_identity,
+)
 from datasets.labels import place
+from datasets.mean_faces import MeanFaces
 from datasets.store import ClipStore
 from datasets.targets import target_of
+from media.adaptation import Prior, relative_to
 from media.clip import STORED, Clip, ClipConfig, Window, tile_windows
-from media.landmarks import POINTS, normalise
 from media.preprocess import preprocess
 
 MODALITY_ARRAYS = {"face": "faces", "landmarks": "landmarks", "speech": "waveform"}
@@ -63,6 +70,8 @@ class SampleOptions:
         train: one randomly placed window a record, with `augment`; else all windows of each.
         whole: in place of windows, each record in one piece; samples then differ in length.
         augment: changes in training, None for none.
+        prior: of landmark models with speaker adaptation: the face that stands for somebody new.
+        adapt: in scoring, learn each speaker's own face as the records go by.
         lenders: where a record lacks a modality that the model takes, one of these of the same
             label and subset lends its own, drawn anew for each sample in training.
         seed: of every draw, with the epoch and the record.
@@ -72,6 +81,8 @@ class SampleOptions:
     train: bool = False
     whole: bool = False
     augment: AugmentOptions | None = None
+    prior: Prior | None = None
+    adapt: bool = False
     lenders: Sequence[Record] = ()
     seed: int = 1
     task: str = "classification"
@@ -120,6 +131,8 @@ class ClipDataset(Dataset[dict[str, Any]]):
         self._lenders = self._group_lenders()
         self._items = self._list_items()
         self._mean_faces = self._measure_faces()
+        self._by_speaker = self._mean_faces.by_speaker() if self._mean_faces else {}
+        self._references = self._running_references()
 
     def set_epoch(self, epoch: int) -> None:
         """Every epoch draws other windows, partners and changes; the same again when resumed."""
@@ -155,6 +168,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
             if not self._stores.has(record.key, modality):
                 clip = self._lend(clip, record, modality, rng)
         inputs = self._to_inputs(clip, config, record.speaker, rng)
+        inputs = self._mirror(self._refer(inputs, index, rng), rng)
         return {
             "inputs": inputs,
             "target": torch.from_numpy(self._targets[index]),
@@ -174,28 +188,56 @@ class ClipDataset(Dataset[dict[str, Any]]):
         inputs = preprocess(clip, config, self._modalities)
         if "speech" in inputs and clip.has_speech:
             inputs = mask_spectrogram(inputs, augment, rng)
-        if "landmarks" in inputs and speaker in self._mean_faces:
-            inputs = swap_identity(inputs, speaker, self._mean_faces, augment.swap, rng)
+        if "landmarks" in inputs and speaker in self._by_speaker and self._options.prior is None:
+            inputs = swap_identity(inputs, speaker, self._by_speaker, augment.swap, rng)
         return inputs
 
     @property
     def _whole(self) -> bool:
         return self._options.whole and not self._options.train
 
-    def _measure_faces(self) -> dict[str, np.ndarray]:
-        """Of each speaker in training, the (68, 2) mean face; empty where none is to be changed."""
+    def _measure_faces(self) -> MeanFaces | None:
+        """Mean faces of the records, where they are swapped or the reference of adaptation."""
         options = self._options
-        if not options.train or options.augment is None or not options.augment.swap:
-            return {}
-        if "landmarks" not in self._modalities:
-            return {}
-        faces: dict[str, list[np.ndarray]] = defaultdict(list)
-        for record in self.records:
-            track = self._stores.of(record.key).recording(record.key).landmarks
-            if record.speaker and len(track.times):
-                points = normalise(track.points, np.ones(len(track.times), dtype=bool))
-                faces[record.speaker].append(points[:, :POINTS].mean(axis=0))
-        return {speaker: np.mean(found, axis=0) for speaker, found in faces.items()}
+        swaps = options.train and options.augment is not None and options.augment.swap > 0
+        if "landmarks" not in self._modalities or not (swaps or options.prior):
+            return None
+        tracks = [
+            self._stores.of(record.key).recording(record.key).landmarks for record in self.records
+        ]
+        return MeanFaces(self.records, tracks)
+
+    def _running_references(self) -> list[np.ndarray]:
+        """For each record what its face is seen against in scoring; nothing without adaptation."""
+        options = self._options
+        if options.prior is None or options.train or self._mean_faces is None:
+            return []
+        if not options.adapt:
+            return [options.prior.face for _ in self.records]
+        return self._mean_faces.running(options.prior, options.seed)
+
+    def _refer(
+        self, inputs: dict[str, torch.Tensor], index: int, rng: np.random.Generator
+    ) -> dict[str, torch.Tensor]:
+        """The landmarks less the face that they are seen against."""
+        prior = self._options.prior
+        if prior is None or self._mean_faces is None or "landmarks" not in inputs:
+            return inputs
+        if self._options.train:
+            face = self._mean_faces.drawn(index, prior, rng)
+        else:
+            face = self._references[index]
+        points, mask = inputs["landmarks"].numpy(), inputs["landmarks_mask"].numpy()
+        return {**inputs, "landmarks": torch.from_numpy(relative_to(points, mask, face))}
+
+    def _mirror(
+        self, inputs: dict[str, torch.Tensor], rng: np.random.Generator
+    ) -> dict[str, torch.Tensor]:
+        """After the reference was taken away, which is of the face as it is."""
+        augment = self._options.augment if self._options.train else None
+        if augment is None or "landmarks" not in inputs:
+            return inputs
+        return mirror_landmarks(inputs, augment.flip, rng)
 
     def _list_items(self) -> list[tuple[int, Window | None]]:
         if self._options.train:

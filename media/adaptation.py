@@ -2,9 +2,10 @@
 
 People's faces differ at rest as much as by expression. What a face does is clearer once its own
 mean is taken away. The mean is learned as the recording goes on, from what has been seen of the
-same person so far; before that, the mean face of the training speakers stands in, and fades as
-evidence comes in. This assumes that the person shows a mix of expressions: for somebody who is
-angry throughout, anger becomes the reference and reads as neutral.
+same person so far; before `LEAST_SECONDS` of it, the mean face of the training speakers stands in,
+since the mean of a few seconds is mostly the expression itself, and from then on it fades. This
+assumes that the person shows a mix of expressions: for somebody who is angry throughout, anger
+becomes the reference and reads as neutral.
 """
 
 from __future__ import annotations
@@ -72,7 +73,9 @@ class Reference:
 
     @property
     def face(self) -> np.ndarray:
-        """(68, 2): the prior and what was seen, each by its weight in seconds."""
+        """(68, 2): the prior, or with enough evidence both, each by its weight in seconds."""
+        if not self.is_adapted:
+            return self.prior.face
         weight = self.prior.seconds
         return (self.prior.face * weight + self._total) / (weight + self.seconds)
 

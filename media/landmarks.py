@@ -155,10 +155,3 @@ def _smooth(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
         for x in (values * kept, kept)
     )
     return sums / np.maximum(counts, 1.0)
-
-
-def mirror(points: np.ndarray) -> np.ndarray:
-    """(S, 68, 2) points of the face seen in a mirror."""
-    mirrored = points[:, MIRRORED].copy()
-    mirrored[..., 0] *= -1
-    return mirrored

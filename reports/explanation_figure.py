@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
@@ -17,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
 
+from reports.lettering import shorten
 from reports.style import (
     ABSENT_COLOUR,
     FAINT_INK,
@@ -33,8 +35,8 @@ from timeline import format_time
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601 weights of red, green, blue
 STRENGTH = 0.72  # of the strongest relevance over the face
-# The dark end of inferno would read as shadow on a face.
-HEAT = LinearSegmentedColormap.from_list("heat", colormaps["inferno"](np.linspace(0.22, 1.0, 256)))
+# The dark end of inferno would read as shadow on a face, and the pale one as light.
+HEAT = LinearSegmentedColormap.from_list("heat", colormaps["inferno"](np.linspace(0.22, 0.9, 256)))
 WIDTH_MM = 180.0
 SIDE, TOP, FOOT = 0.1, 0.5, 0.36
 FACE, GAP, TIME, TEXT = 0.78, 0.05, 0.5, 1.2  # of one row of the sheet
@@ -133,7 +135,9 @@ def plot_attention(
     with paper_style():
         figure = Figure(figsize=(width, top + layers * step + FOOT))
         height = figure.get_size_inches()[1]
-        _write_heading(figure, title, "class token's attention to patches; rollout up to each layer")
+        _write_heading(
+            figure, title, "class token's attention to patches; rollout up to each layer"
+        )
         head_names = [str(head) for head in range(1, count + 1)]
         for index, name in enumerate([*head_names, "rollout"]):
             left = SIDE + TIME + index * step + (GAP if index == count else 0)
@@ -147,10 +151,10 @@ def plot_attention(
             for head in range(count):
                 place = (SIDE + TIME + head * step, low)
                 picture = _add_axes(figure, place, cell, cell)
-                picture.imshow(scaled(heads[layer, head]), cmap=HEAT, vmin=0, vmax=1)
+                _show(picture, HEAT(scaled(heads[layer, head])))
             place = (SIDE + TIME + count * step + GAP, low)
             picture = _add_axes(figure, place, cell, cell)
-            picture.imshow(overlay(face, scaled(rollouts[layer])), interpolation="bilinear")
+            _show(picture, overlay(face, scaled(rollouts[layer])))
             _draw_bar(figure, (left, low + cell / 2), float(diversity[layer]), bar - 0.3)
         _draw_scale(figure, "attention, of each map's own strongest place")
         figure.draw_without_rendering()
@@ -168,9 +172,9 @@ def _draw_row(
 ) -> None:
     left, low = corner
     middle = low + FACE / 2
-    _write(figure, (left, middle), format_time(row.start), va="center", weight="bold")
-    seconds = f"to {format_time(row.end)}"
-    _write(figure, (left, middle - 0.13), seconds, va="center", color=FAINT_INK, size=5.5)
+    start, end = (_clock(seconds) for seconds in (row.start, row.end))
+    _write(figure, (left, middle), start, va="center", weight="bold")
+    _write(figure, (left, middle - 0.13), f"to {end}", va="center", color=FAINT_INK, size=5.5)
     first = _add_axes(figure, (left + TIME, low), FACE, FACE)
     second = _add_axes(figure, (left + TIME + FACE + GAP, low), FACE, FACE)
     beside = left + TIME + 2 * (FACE + GAP) + GAP
@@ -181,8 +185,8 @@ def _draw_row(
             )
         _write(figure, (beside, middle), "no face", va="center", color=FAINT_INK)
         return
-    first.imshow(row.face, interpolation="bilinear")
-    second.imshow(overlay(row.face, row.relevance), interpolation="bilinear")
+    _show(first, row.face)
+    _show(second, overlay(row.face, row.relevance))
     _write(figure, (beside, middle + 0.1), row.label, va="center", weight="bold", size=8.0)
     if not row.is_probability:
         _write(figure, (beside, middle - 0.1), f"{row.number:.3g}", va="center")
@@ -208,8 +212,9 @@ def _draw_bar(figure: Figure, place: tuple[float, float], value: float, length: 
 
 
 def _write_heading(figure: Figure, title: str, note: str) -> None:
-    height = figure.get_size_inches()[1]
-    _write(figure, (SIDE, height - 0.2), title, size=8.5, weight="bold")
+    width, height = figure.get_size_inches()
+    shown = shorten(title, 8.5, width - 2 * SIDE)
+    _write(figure, (SIDE, height - 0.2), shown, size=8.5, weight="bold")
     _write(figure, (SIDE, height - 0.35), note, color=FAINT_INK)
 
 
@@ -217,7 +222,7 @@ def _draw_scale(figure: Figure, label: str) -> None:
     axis = _add_axes(figure, (SIDE, 0.14), 0.9, 0.07)
     bar = figure.colorbar(ScalarMappable(cmap=HEAT), cax=axis, orientation="horizontal")
     bar.set_ticks([])
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
     _write(figure, (SIDE + 0.97, 0.175), f"0 to 1: {label}", va="center", color=FAINT_INK, size=5.5)
 
 
@@ -230,8 +235,20 @@ def _add_axes(figure: Figure, corner: tuple[float, float], width: float, height:
     return axis
 
 
+def _show(axis: Axes, picture: np.ndarray) -> None:
+    """A picture that fills its axes; patches keep their edges."""
+    smooth = "bilinear" if picture.dtype == np.uint8 else "nearest"
+    axis.imshow(picture, extent=(0, 1, 0, 1), aspect="auto", interpolation=smooth)
+
+
+def _clock(seconds: float) -> str:
+    """`m:ss`, with hundredths where there are any: rows may be a few pictures long."""
+    whole, hundredths = divmod(round(seconds * 100), 100)
+    return format_time(whole) + (f".{hundredths:02d}" if hundredths else "")
+
+
 def _write(
-    figure: Figure, place: tuple[float, float], text: str, size: float = 6.5, **style: str
+    figure: Figure, place: tuple[float, float], text: str, size: float = 6.5, **style: Any
 ) -> None:
     style.setdefault("color", INK)
     figure.text(*place, text, size=size, transform=figure.dpi_scale_trans, **style)

@@ -6,7 +6,6 @@ Lengths on paper are inches unless a name says millimetres.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, get_args
 
@@ -17,8 +16,8 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
-from matplotlib.textpath import TextPath
 
+from reports.lettering import shorten, text_width
 from reports.style import (
     FAINT_INK,
     GAP_COLOUR,
@@ -165,7 +164,7 @@ def _legend_handles(
 
 def _legend_columns(handles: list[Artist], room: float) -> int:
     """The columns of the lowest legend that fits on paper, filled as evenly as can be."""
-    widths = [_text_width(str(handle.get_label()), 6.5) + LEGEND_HANDLE for handle in handles]
+    widths = [text_width(str(handle.get_label()), 6.5) + LEGEND_HANDLE for handle in handles]
     for rows in range(1, len(widths)):
         columns = -(-len(widths) // rows)
         if sum(part.max() for part in np.array_split(widths, columns)) <= room:
@@ -193,33 +192,17 @@ def _line(look: EmotionStyle) -> dict[str, Any]:
     }
 
 
-@lru_cache(maxsize=256)
-def _text_width(text: str, points: float) -> float:
-    """Width of a text on paper."""
-    return float(TextPath((0, 0), text, size=points, usetex=False).get_extents().width) / 72
-
-
 def _write_title(figure: Figure, timeline: Timeline) -> None:
     width, height = figure.get_size_inches()
     every = f" every {timeline.hop_seconds:g} s"
     note = f"{format_time(timeline.duration)}, windows of {timeline.window_seconds:g} s" + every * (
         timeline.hop_seconds != timeline.window_seconds
     )
-    room = width - 0.4 - _text_width(note, 6.5)
-    title = _shorten(Path(timeline.media).name, 8.5, room)
+    room = width - 0.4 - text_width(note, 6.5)
+    title = shorten(Path(timeline.media).name, 8.5, room)
     top = 1 - 0.2 / height
     figure.text(SIDE / width, top, title, size=8.5, weight="bold")
     figure.text(1 - RIGHT / width, top, note, size=6.5, color=FAINT_INK, ha="right")
-
-
-def _shorten(text: str, points: float, room: float) -> str:
-    """The text, its middle replaced by an ellipsis as far as the room on paper asks."""
-    width = _text_width(text, points)
-    kept, shown = min(len(text), int(len(text) * room / width) + 1), text
-    while kept > 8 and _text_width(shown, points) * 1.12 > room:  # bold letters are wider
-        kept -= 1
-        shown = f"{text[: kept - kept // 2]}…{text[len(text) - kept // 2 :]}"
-    return shown
 
 
 def _foot_lines(timeline: Timeline, steps: Steps, width: float) -> list[str]:
@@ -235,7 +218,7 @@ def _foot_lines(timeline: Timeline, steps: Steps, width: float) -> list[str]:
     lines: list[str] = []
     for part in [*parts, CAVEAT]:
         joined = f"{lines[-1]}   ·   {part}" if lines else part
-        if lines and _text_width(joined, 5.5) <= width - 0.2:
+        if lines and text_width(joined, 5.5) <= width - 0.2:
             lines[-1] = joined
         else:
             lines.append(part)
@@ -253,7 +236,7 @@ def _draw_band(axis: Axes, steps: Steps, styles: dict[str, EmotionStyle]) -> Non
             continue
         index, is_pale = divmod(code, 2)
         colour = _paler(styles[names[index]].colour) if is_pale else styles[names[index]].colour
-        fits = _text_width(names[index], 6.5) + 0.06 <= (end - start) * per_second
+        fits = text_width(names[index], 6.5) + 0.06 <= (end - start) * per_second
         axis.axvspan(
             start,
             end,

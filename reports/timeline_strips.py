@@ -53,7 +53,8 @@ def draw_measures(axis: Axes, steps: Steps, prefix: str) -> None:
     axis.axhline(0, color=FAINT_INK, linewidth=0.5)
     ticks = sorted({low, 0.0, high})
     axis.set_yticks(ticks, [f"{tick:+.1f}" if low < 0 and tick else f"{tick:g}" for tick in ticks])
-    axis.set_ylim(low, high)
+    room = 0.05 * (high - low)  # for lines at the ends
+    axis.set_ylim(low - room if low < 0 else 0, high + room)
     axis.annotate(
         STRIPS[prefix],
         xy=(0, 1),

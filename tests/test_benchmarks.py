@@ -18,8 +18,9 @@ from benchmarks.inference_speed import Bench, Clips, Figure, ProcessRun
 from checkpoint import combine_checkpoints, save_checkpoint
 from datasets.demo_clip import make_demo_clip
 from inference import TrainingAlignedInference
-from media.clip import Clip, ClipConfig, Colour, Window, preprocess, tile_windows
+from media.clip import Clip, ClipConfig, Colour, Window, tile_windows
 from media.faces import build_detector
+from media.preprocess import preprocess
 from media.recording import probe, read_recording
 from tests.builders import LABELS, make_checkpoint
 from timeline import Timeline, write_csv

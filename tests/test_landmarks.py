@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
+from datasets.augment import mirror_landmarks
 from datasets.landmarks import read_openface, read_ravdess_archive
 from media.landmarks import (
     ANYBODY,
@@ -21,7 +23,6 @@ from media.landmarks import (
     SMOOTHING,
     build_track,
     empty_track,
-    mirror,
     normalise,
     sample_track,
 )
@@ -107,9 +108,11 @@ def test_points_that_cannot_be_normalised_are_named() -> None:
 def test_a_mirrored_face_normalises_to_the_mirrored_points() -> None:
     points = _faces(6)
     assert np.array_equal(MIRRORED[MIRRORED], np.arange(POINTS))
-    assert np.array_equal(mirror(mirror(points)), points)
-    result, mirrored = (normalise(p, _all(points)) for p in (points, mirror(points)))
-    assert np.allclose(mirrored[:, :POINTS], mirror(result[:, :POINTS]), atol=1e-5)
+    seen = points[:, MIRRORED] * [-1, 1]
+    result = torch.from_numpy(normalise(points, _all(points)))
+    rng = np.random.default_rng(0)
+    mirrored = mirror_landmarks({"landmarks": result}, 1.0, rng)["landmarks"]
+    assert np.allclose(mirrored, normalise(seen, _all(points)), atol=1e-5)
 
 
 def test_a_track_gives_the_entries_of_one_face() -> None:

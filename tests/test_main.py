@@ -14,8 +14,9 @@ from torch import nn
 from checkpoint import combine_checkpoints, save_checkpoint
 from inference import TrainingAlignedInference
 from main import main
-from media.clip import ClipConfig, Window, preprocess, tile_windows
+from media.clip import ClipConfig, Window, tile_windows
 from media.faces import build_detector
+from media.preprocess import preprocess
 from media.recording import read_recording
 from opts import parse_options
 from tests.builders import make_checkpoint, make_corpus
@@ -29,7 +30,7 @@ CONFIG = ClipConfig(face_size=32, pictures=3)
 def model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("model") / "late.safetensors"
     face, speech = (make_checkpoint(name, CONFIG) for name in ("efficientface", "speech_cnn"))
-    save_checkpoint(combine_checkpoints(face, speech, "product"), path)
+    save_checkpoint(combine_checkpoints({"face": face, "speech": speech}, "product"), path)
     return path
 
 

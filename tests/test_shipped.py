@@ -19,7 +19,8 @@ from datasets.labels import SEVEN, canonical
 from datasets.ravdess import read_records
 from datasets.splits import PROTOCOLS
 from inference import TrainingAlignedInference
-from media.clip import ClipConfig, preprocess, tile_windows
+from media.clip import ClipConfig, tile_windows
+from media.preprocess import preprocess
 from media.recording import read_recording
 from opts import DEFAULT_CHECKPOINT, SHIPPED
 from timeline import Timeline
@@ -106,7 +107,7 @@ def test_face_labels_are_in_order_by_real_pictures() -> None:
 
 @torch.no_grad()
 def _see(checkpoint: Checkpoint, picture: np.ndarray) -> int:
-    from media.clip import _normalise_faces
+    from media.preprocess import _normalise_faces
 
     mask = np.ones(1, dtype=bool)
     face = _normalise_faces(np.ascontiguousarray(picture)[None], mask, checkpoint.clip_config)

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 
 from files import replacing
+from summary import summarise
 from timeline import (
     Timeline,
-    TimelineRow,
     format_time,
     read_timeline,
-    summarise,
     write_csv,
     write_json,
 )
+from timeline_row import Task, TimelineRow
 
 CLASS_NAMES = ("neutral", "happy", "sad")
 HAPPY, SAD = np.array([0.1, 0.7, 0.2]), np.array([0.25, 0.15, 0.6])
@@ -211,3 +211,108 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
         raise RuntimeError
     assert [file.name for file in tmp_path.iterdir()] == ["out.csv"]
     assert path.read_text() == "old"
+
+
+def _measured(timeline: Timeline) -> Timeline:
+    """With the columns that are only there when asked for."""
+    rows = []
+    for row in timeline.rows:
+        known = row.probabilities is not None
+        measures = {"contribution_face": 0.25 if known else None, "gate_face": None}
+        rows.append(replace(row, uncertain=not known, measures=measures))
+    return replace(timeline, rows=tuple(rows))
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".json"])
+def test_columns_that_were_asked_for_come_back_from_a_file(
+    timeline: Timeline, tmp_path: Path, suffix: str
+) -> None:
+    path = tmp_path / f"out{suffix}"
+    measured = _measured(timeline)
+    (write_csv if suffix == ".csv" else write_json)(measured, path)
+    again = read_timeline(path)
+    assert [row.uncertain for row in again.rows] == [False, False, True, False, False]
+    assert again.measures == ["contribution_face", "gate_face"]
+    assert again.to_pandas().equals(measured.to_pandas())
+
+
+def test_columns_that_were_asked_for_stand_after_the_classes(
+    timeline: Timeline, tmp_path: Path
+) -> None:
+    write_csv(_measured(timeline), tmp_path / "out.csv")
+    lines = (tmp_path / "out.csv").read_text().splitlines()
+    assert lines[0].endswith("p_neutral,p_happy,p_sad,uncertain,contribution_face,gate_face")
+    assert lines[1].endswith("0.1000,0.7000,0.2000,false,0.2500,")
+    assert lines[3] == "2.000,3.000,false,,0.0000,none,,,,,,true,,"
+
+
+def test_rows_of_different_columns_are_refused(timeline: Timeline) -> None:
+    measured = _measured(timeline)
+    rows = (*measured.rows[:-1], timeline.rows[-1])
+    with pytest.raises(ValueError, match="row 5 has other columns than the first"):
+        replace(measured, rows=rows).check()
+
+
+def _of_task(timeline: Timeline, task: Task) -> Timeline:
+    """Rows that are no distribution: labels of their own, or values."""
+    values = np.array([0.9, 0.8, 0.1]) if task == "multilabel" else np.array([-20.0, 55.5, 3.0])
+    rows = [
+        replace(r, probabilities=r.probabilities if r.probabilities is None else values)
+        for r in timeline.rows
+    ]
+    return replace(timeline, rows=tuple(rows), task=task)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".json"])
+@pytest.mark.parametrize("task", ["multilabel", "regression"])
+def test_labels_and_values_come_back_from_a_file(
+    timeline: Timeline, tmp_path: Path, suffix: str, task: Task
+) -> None:
+    path = tmp_path / f"out{suffix}"
+    other = _of_task(timeline, task)
+    (write_csv if suffix == ".csv" else write_json)(other, path)
+    again = read_timeline(path)
+    assert again.task == task
+    assert again.to_pandas().equals(other.to_pandas())
+
+
+def test_values_have_no_dominant_one_and_columns_of_their_own(
+    timeline: Timeline, tmp_path: Path
+) -> None:
+    write_csv(_of_task(timeline, "regression"), tmp_path / "out.csv")
+    write_json(_of_task(timeline, "regression"), tmp_path / "out.json")
+    lines = (tmp_path / "out.csv").read_text().splitlines()
+    assert lines[0].endswith("dominant,confidence,y_neutral,y_happy,y_sad")
+    assert lines[1].endswith("audio+video,,,-20.0000,55.5000,3.0000")
+    content = json.loads((tmp_path / "out.json").read_text())
+    assert content["task"] == "regression"
+    assert content["rows"][0]["values"] == {"neutral": -20.0, "happy": 55.5, "sad": 3.0}
+    assert "probabilities" not in content["rows"][0]
+
+
+def test_the_strongest_label_is_the_dominant_one(timeline: Timeline) -> None:
+    other = _of_task(timeline, "multilabel")
+    assert (other.dominant(other.rows[0]), other.confidence(other.rows[0])) == ("neutral", 0.9)
+    broken = replace(other.rows[0], probabilities=np.array([0.5, 1.2, 0.0]))
+    with pytest.raises(ValueError, match="row 1 has a probability that is not within 0 to 1"):
+        replace(other, rows=(broken, *other.rows[1:])).check()
+
+
+def test_a_timeline_written_before_there_were_tasks_is_still_read(
+    timeline: Timeline, tmp_path: Path
+) -> None:
+    write_json(timeline, tmp_path / "out.json")
+    content = json.loads((tmp_path / "out.json").read_text())
+    del content["task"]
+    (tmp_path / "old.json").write_text(json.dumps(content))
+    assert read_timeline(tmp_path / "old.json").task == "classification"
+
+
+def test_summaries_of_labels_and_values_do_not_share_out_the_time(timeline: Timeline) -> None:
+    labels = summarise(_of_task(timeline, "multilabel"))
+    assert "  neutral    77%  0.90" in labels  # 3.4 of 4.4 s
+    assert "  happy      77%  0.80" in labels
+    values = summarise(_of_task(timeline, "regression"))
+    assert "  neutral       -20       -20       -20" in values
+    assert "Longest" not in labels + values
+    assert "Uncertain: 1 windows" in summarise(_measured(timeline))

@@ -1,0 +1,176 @@
+"""The command line: what is accepted, refused, taken from a recipe, left to the architecture."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from flags import AUTO_BATCH, ModelOptions
+from models import accepted_arguments, list_models, model_inputs
+from models.registry import _class_of
+from opts import LIST, RECIPES, parse_options
+
+DATA = ["--annotation_path", "a.csv"]
+# Set by the data: classes, the store's face size, and the parts that are combined.
+NOT_FLAGS = {"num_classes", "image_size", "face", "landmarks", "speech"}
+
+
+@pytest.mark.parametrize("model", list_models())
+def test_every_argument_of_an_architecture_is_a_flag(model: str) -> None:
+    flags = {entry.name: entry.default for entry in fields(ModelOptions)}
+    parameters = inspect.signature(_class_of(model)).parameters
+    for name in set(accepted_arguments(model)) - NOT_FLAGS:
+        assert name in flags, name
+        if flags[name] is not None:
+            assert flags[name] == parameters[name].default, f"{name}: give None where they differ"
+
+
+def test_branches_are_chosen_from_what_sees_and_hears() -> None:
+    options = parse_options([*DATA, "--face_model", "landmark_tcn", "--speech_model", "mfcc_cnn"])
+    assert options.model.face_model == "landmark_tcn"
+    choices = {entry.name: entry.metadata["choices"] for entry in fields(ModelOptions)}
+    assert {model_inputs(name) for name in choices["speech_model"]} == {("speech",)}
+    assert {model_inputs(name) for name in choices["face_model"]} == {("face",), ("landmarks",)}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--targets", "a,b"], "--targets has no effect unless --task is multilabel or regression"),
+        (["--task", "regression", "--classes", "six"], "--classes has no effect unless --task is"),
+        (["--task", "regression", "--class_weights", "balanced"], "--class_weights has no effect"),
+        (["--task", "multilabel", "--balance", "1"], "--balance has no effect unless --task is"),
+        (["--task", "multilabel", "--label_smoothing", "0.1"], "--label_smoothing has no effect"),
+        (["--loss", "ccc"], "--loss ccc is not for --task classification; choose from cross_ent"),
+        (["--focal_gamma", "1"], "--focal_gamma has no effect unless --loss is focal"),
+        (["--restart_epochs", "5"], "--restart_epochs has no effect unless --lr_schedule is warm"),
+        (["--no-augment", "--augment_strength", "2"], "--augment_strength has no effect unless"),
+        (["--augment_only", "flip,blur"], "--augment_only knows no blur; choose from flip, rotate"),
+        (["--warmup_epochs", "100"], r"--warmup_epochs must be less than --n_epochs (100), not 10"),
+        (["--accumulate", "0"], "--accumulate must be at least 1, not 0"),
+        (["--freeze_pretrained"], "--freeze_pretrained has no effect without --pretrain_path"),
+        (
+            ["--freeze_pretrained", "--pretrain_path", "x", "--trainable", "head"],
+            "--freeze_pretrained has no effect with --trainable",
+        ),
+        (
+            ["--pretrained", "none", "--pretrain_path", "x"],
+            "--pretrained has no effect with --pretrain_path",
+        ),
+        (
+            ["--learning_rate", "1", "--lr_head", "1", "--lr_backbone", "1"],
+            "--learning_rate has no effect with both",
+        ),
+        (["--model", "speech_cnn", "--backbone", "resnet18"], "--backbone has no effect: model sp"),
+        (["--model", "late_fusion", "--accumulate", "2"], "--accumulate has no effect: late_fusio"),
+        (["--model", "late_fusion", "--task", "regression"], "combines classifiers; --task regr"),
+    ],
+)
+def test_a_flag_without_effect_is_refused(arguments: list[str], message: str) -> None:
+    with pytest.raises(ValueError) as error:  # noqa: PT011 - compared below as plain text
+        parse_options([*DATA, *arguments])
+    assert message in str(error.value)
+
+
+def test_a_table_of_models_takes_nothing_else() -> None:
+    assert parse_options(["--list_models"]).mode == LIST
+    with pytest.raises(ValueError, match="--n_epochs has no effect here"):
+        parse_options(["--list_models", "--n_epochs", "2"])
+
+
+def test_a_batch_size_is_a_number_or_auto(capsys: pytest.CaptureFixture[str]) -> None:
+    assert parse_options([*DATA, "--batch_size", "auto"]).run.batch_size == AUTO_BATCH
+    assert parse_options([*DATA, "--batch_size", "8"]).run.batch_size == 8
+    with pytest.raises(ValueError, match="--batch_size auto is for training"):
+        parse_options(["--media_path", "x.mp4", "--batch_size", "auto"])
+    with pytest.raises(SystemExit):
+        parse_options([*DATA, "--batch_size", "many"])
+    assert "--batch_size" in capsys.readouterr().err
+
+
+def test_a_checkpoint_that_is_scored_keeps_its_clips_and_classes(tmp_path: Path) -> None:
+    saved = parse_options([*DATA, "--model", "speech_cnn"]).to_dict()
+    (tmp_path / "opts.json").write_text(json.dumps(saved))
+    resumed = ["--no_train", "--resume_path", str(tmp_path)]
+    assert parse_options(resumed).model.model == "speech_cnn"
+    for flag in (["--classes", "six"], ["--window_seconds", "2"], ["--augment_strength", "2"]):
+        with pytest.raises(ValueError, match=f"{flag[0]} has no effect here"):
+            parse_options([*resumed, *flag])
+
+
+RECIPE = """
+# An example.
+model = "speech_crnn"
+n_epochs = 7
+learning_rate = 5e-5
+lr_schedule = "step"
+lr_steps = [3, 5]
+augment_only = ["noise", "speed"]
+no_val = true
+whole_clips = false
+"""
+
+
+def _recipe(folder: Path, text: str = RECIPE) -> list[str]:
+    (folder / "small.toml").write_text(text)
+    return [*DATA, "--recipe", str(folder / "small.toml")]
+
+
+def test_a_recipe_gives_options_and_the_command_line_overrides_them(tmp_path: Path) -> None:
+    options = parse_options([*_recipe(tmp_path), "--n_epochs", "2"])
+    assert (options.model.model, options.train.n_epochs) == ("speech_crnn", 2)
+    assert options.train.learning_rate == 5e-5
+    assert options.train.lr_steps == [3, 5]
+    assert options.data.augment_only == ["noise", "speed"]
+    assert options.train.no_val
+    assert not options.data.whole_clips
+    saved = options.to_dict()
+    assert saved["recipe"] == str(tmp_path / "small.toml")
+    assert saved["n_epochs"] == 2
+
+
+def test_what_a_recipe_was_for_may_be_overridden_away(tmp_path: Path) -> None:
+    options = parse_options([*_recipe(tmp_path), "--lr_schedule", "cosine"])
+    assert options.train.lr_schedule == "cosine"
+    with pytest.raises(ValueError, match="--momentum has no effect unless --optimizer is sgd"):
+        parse_options(_recipe(tmp_path, 'optimizer = "adam"\nmomentum = 0.5\n'))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("epochs = 3", "small.toml: unknown option 'epochs'"),
+        ("[train]\nn_epochs = 3", "small.toml: unknown option 'train'"),
+        ('resume_path = "x"', "small.toml: unknown option 'resume_path'"),
+        ('n_epochs = "three"', "small.toml: argument --n_epochs/--n-epochs: invalid int value"),
+        ("n_epochs = true", "small.toml: argument --n_epochs/--n-epochs: invalid int value"),
+        ('model = "nope"', "small.toml: argument --model: invalid choice: 'nope'"),
+        ("n_epochs = ", "cannot read recipe"),
+    ],
+)
+def test_a_mistake_in_a_recipe_is_named_with_its_file(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    with pytest.raises(ValueError) as error:  # noqa: PT011 - compared below as plain text
+        parse_options(_recipe(tmp_path, text))
+    assert message in str(error.value)
+
+
+def test_switches_of_a_recipe_go_both_ways(tmp_path: Path) -> None:
+    options = parse_options(_recipe(tmp_path, "augment = false\nno-val = true\n"))
+    assert not options.data.augment
+    assert options.train.no_val
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in RECIPES.glob("*.toml")))
+def test_every_option_of_a_shipped_recipe_has_an_effect(name: str) -> None:
+    assert parse_options([*DATA, "--recipe", name]).train.recipe == name
+
+
+def test_a_recipe_that_is_not_there_is_named() -> None:
+    with pytest.raises(ValueError, match=r"no recipe .*nowhere\.toml; choose from"):
+        parse_options([*DATA, "--recipe", "nowhere"])
