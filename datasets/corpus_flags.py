@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from datasets.affdex import TASKS, AffdexOptions
@@ -59,7 +60,9 @@ def read_corpus_flags(options: argparse.Namespace, say: Callable[[str], None]) -
         return {"song": options.song}
     if options.corpus == "fer2013":
         keep = options.keep_duplicates
-        return {"keep_duplicates": keep, "report": partial(_tell_duplicates, say, keep)}
+        report = partial(_tell_duplicates, say, keep)
+        known = Path(options.out) / "copies.json"
+        return {"keep_duplicates": keep, "report": report, "known": known}
     given = {name: value for name, value in affdex.items() if value is not None}
     return {"options": _affdex_options(given)} if options.corpus == "affdex" else {}
 

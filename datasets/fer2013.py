@@ -17,12 +17,14 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import json
 import shutil
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import combinations, product
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -30,7 +32,7 @@ import numpy as np
 from datasets.annotations import Record
 from datasets.fingerprints import MIN_SIMILARITY, find_all_similar, read_grey_prints
 from datasets.labels import canonical
-from files import replacing
+from files import replacing, write_json
 
 LICENCE = "research use"
 SIDE = 48  # pixels
@@ -44,6 +46,10 @@ _FOLDERS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")  
 _PLUS = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt")
 _PLUS_TAIL = {"unknown": "unknown", "NF": "not_a_face"}
 _CSV, _PLUS_CSV, _VOTES = "fer2013.csv", "fer2013new.csv", "ferplus_votes.csv"
+
+
+_COUNTS = ("pictures", "unique", "within", "conflicting")
+_BY_PAIR = ("across", "near")
 
 
 @dataclass(frozen=True)
@@ -68,12 +74,27 @@ class Duplicates:
     conflicting: int
     repeats: dict[Path, Path]
 
+    def to_dict(self) -> dict[str, Any]:
+        """For a JSON file; pairs become lists."""
+        values = {name: getattr(self, name) for name in _COUNTS}
+        pairs = {n: [[*pair, k] for pair, k in getattr(self, n).items()] for n in _BY_PAIR}
+        repeats = [[str(copy), str(kept)] for copy, kept in self.repeats.items()]
+        return {**values, **pairs, "repeats": repeats}
+
+    @staticmethod
+    def from_dict(values: dict[str, Any]) -> Duplicates:
+        """What `to_dict` gave."""
+        pairs: dict[str, Any] = {n: {(a, b): k for a, b, k in values[n]} for n in _BY_PAIR}
+        repeats = {Path(copy): Path(kept) for copy, kept in values["repeats"]}
+        return Duplicates(**{name: values[name] for name in _COUNTS}, **pairs, repeats=repeats)
+
 
 def read_records(
     root: Path,
     pictures: Path | None = None,
     keep_duplicates: bool = False,
     report: Callable[[Duplicates], None] | None = None,
+    known: Path | None = None,
 ) -> list[Record]:
     """One record a picture; FER+'s largest vote is the label where there are votes.
 
@@ -85,6 +106,7 @@ def read_records(
         pictures: where to unpack `fer2013.csv`; `fer2013_pictures` beside it if not given.
         keep_duplicates: whether pictures that repeat others stay.
         report: is told what repeats what.
+        known: file in which that is kept until a picture changes; seconds are saved by it.
 
     Raises:
         ValueError: no FER2013 picture under the folder; or a csv that cannot be read.
@@ -94,7 +116,7 @@ def read_records(
     paths = _list_pictures(root)
     if not paths:
         raise ValueError(f"no FER2013 pictures such as train/happy/Training_1.jpg under {root}")
-    duplicates = _compare(paths)
+    duplicates = _compare_once(paths, known)
     if report:
         report(duplicates)
     left_out = {} if keep_duplicates else duplicates.repeats
@@ -150,6 +172,25 @@ def unpack_csv(csv_path: Path, folder: Path) -> Path:
         _write_votes(csv_path.with_name(_PLUS_CSV), names, part / _VOTES)
     part.rename(folder)
     return folder
+
+
+def _compare_once(paths: list[Path], known: Path | None) -> Duplicates:
+    """As `_compare`, or what it found before where no file has changed since."""
+    if known is None:
+        return _compare(paths)
+    facts = ((path, path.stat()) for path in paths)
+    listing = "\n".join(f"{path}|{stat.st_size}|{stat.st_mtime_ns}" for path, stat in facts)
+    digest = hashlib.sha256(listing.encode()).hexdigest()
+    try:
+        values = json.loads(known.read_text())
+        if values["listing"] == digest:
+            return Duplicates.from_dict(values["duplicates"])
+    except (OSError, ValueError, KeyError):
+        pass  # not there, or half of it: compared anew
+    found = _compare(paths)
+    known.parent.mkdir(parents=True, exist_ok=True)
+    write_json({"listing": digest, "duplicates": found.to_dict()}, known)
+    return found
 
 
 def _compare(paths: list[Path]) -> Duplicates:

@@ -261,6 +261,27 @@ def test_fer2013_copies_across_subsets_are_left_out(tmp_path: Path) -> None:
     assert len(fer2013.read_records(tmp_path, keep_duplicates=True)) == 9
 
 
+def test_fer2013_is_compared_again_only_where_a_picture_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _make_fer_copies(tmp_path)
+    known = tmp_path / "out" / "copies.json"
+    first = fer2013.read_records(tmp_path, known=known)
+    compared: list[int] = []
+    real = fer2013._compare
+    monkeypatch.setattr(fer2013, "_compare", lambda paths: compared.append(1) or real(paths))
+    found: list[fer2013.Duplicates] = []
+    assert fer2013.read_records(tmp_path, known=known, report=found.append) == first
+    assert not compared
+    assert found == [real(fer2013._list_pictures(tmp_path))]
+    fer2013._list_pictures(tmp_path)[0].touch()
+    assert fer2013.read_records(tmp_path, known=known) == first
+    assert compared == [1]
+    known.write_text("half a fi")
+    fer2013.read_records(tmp_path, known=known)
+    assert compared == [1, 1]
+
+
 def test_fer2013_duplicates_are_counted_and_told(tmp_path: Path) -> None:
     _make_fer_copies(tmp_path)
     found = fer2013.find_duplicates(tmp_path)
