@@ -290,6 +290,12 @@ class TrainOptions:
     amp: str = option(
         "auto", "mixed precision; auto: bf16 on cuda", ("auto", "off", "bf16", "fp16")
     )
+    confusion_every: int = option(
+        0,
+        "draw validation's confusion after each so many epochs; 0: at the end only",
+        when=("task", ("classification",)),
+        least=0,
+    )
     early_stopping: int = option(0, "epochs without a better validation score; 0 for none")
     manual_seed: int = option(1, "of every random draw")
 

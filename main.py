@@ -14,7 +14,8 @@ from checkpoint import Checkpoint
 from inference import TrainingAlignedInference
 from media.errors import MediaError
 from models.multimodalcnn import FUSIONS
-from opts import INFER, SHIPPED, InferenceOptions, Options, parse_options
+from models.summary import format_table, summarise_models
+from opts import INFER, LIST, SHIPPED, InferenceOptions, Options, parse_options
 from summary import summarise
 from timeline import Timeline, write_csv, write_json
 
@@ -46,6 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point. Returns the exit status: a user's mistake is one line and 2."""
     try:
         options = parse_options(arguments)
+        if options.mode == LIST:
+            print(format_table(summarise_models()))
+            return 0
         if options.mode == INFER:
             return infer_files(options)
         # What only training needs takes seconds to import.

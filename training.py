@@ -22,8 +22,10 @@ from files import replacing
 from flags import TrainOptions
 from losses import Criterion
 from memory import explain_out_of_memory
+from metrics import confusion_matrix
 from models import EmotionModel
 from optimizers import build_optimizer
+from reports.plots import confusion_epoch_path, plot_confusion_epoch, write_figure
 from schedules import Schedule
 from validation import evaluate, predict
 
@@ -146,7 +148,7 @@ def fit(
             line: dict[str, float] = {"epoch": state.epoch + 1, **_rates(state)}
             with explain_out_of_memory():
                 line |= train_one_epoch(state, train_loader)
-                scores = {} if val_loader is None else _validate(state, val_loader)
+                scores = {} if val_loader is None else _validate(state, val_loader, folder)
             line |= _logged(scores, state.criterion.task)
             state.schedule.end_epoch(line.get("val_loss", line["train_loss"]))
             _close_epoch(state, line, scores, save_best)
@@ -239,11 +241,16 @@ def update_weights(state: Fit) -> None:
         state.average.update_parameters(state.model)
 
 
-def _validate(state: Fit, loader: DataLoader[dict[str, Any]]) -> dict[str, Any]:
+def _validate(state: Fit, loader: DataLoader[dict[str, Any]], folder: Path) -> dict[str, Any]:
     predictions = predict(state.evaluated_model, loader, state.device, state.criterion.task)
     dataset = loader.dataset
     assert isinstance(dataset, ClipDataset)
     scores = evaluate(predictions, dataset.class_names)
+    every = state.options.confusion_every
+    if every and (state.epoch + 1) % every == 0:
+        matrix = confusion_matrix(predictions.by_clip(), predictions.labels_by_clip())
+        figure = plot_confusion_epoch(matrix, dataset.class_names, state.epoch + 1)
+        write_figure(figure, confusion_epoch_path(folder, state.epoch + 1))
     name = SELECTION[state.criterion.task]
     if scores[name] is None:
         raise ValueError(

@@ -28,7 +28,7 @@ class Predictions:
     """What a model says of every window of a set of records.
 
     Args:
-        outputs: each (W, ...) tensor of the model's output dict, on the CPU.
+        outputs: (W, C) of each head: `logits`, and such as `face_logits`; on the CPU.
         targets: (W, C) probabilities, marks or values.
         labels: (W,) class indices; 0 where there are no classes.
         records: (W,) index of the record that a window belongs to.
@@ -107,8 +107,8 @@ def predict(
                 for name in (without, f"{without}_mask"):
                     inputs[name] = torch.zeros_like(inputs[name])
             output = model(**inputs)
-            length = len(output["logits"])
-            parts.append({k: v.float().cpu() for k, v in output.items() if len(v) == length})
+            heads = {k: v for k, v in output.items() if k == "logits" or k.endswith("_logits")}
+            parts.append({name: value.float().cpu() for name, value in heads.items()})
             for name, values in fixed.items():
                 values.append(batch[name])
     joined = {name: torch.cat(values) for name, values in fixed.items()}
@@ -138,12 +138,20 @@ def _watching_features(model: EmotionModel) -> Iterator[list[Tensor]]:
         yield seen
         return
     handle = layers[-1].register_forward_pre_hook(
-        lambda _, given: seen.append(given[0].detach().float().cpu())
+        lambda _, given: seen.append(_pooled(given[0].detach().float().cpu()))
     )
     try:
         yield seen
     finally:
         handle.remove()
+
+
+def _pooled(features: Tensor) -> Tensor:
+    """(B, D), or (B, T, D) of pictures, zero where there is none -> (B, D)."""
+    if features.ndim == 2:
+        return features
+    seen = (features != 0).any(dim=-1).sum(dim=1, keepdim=True)
+    return features.sum(dim=1) / seen.clamp(min=1)
 
 
 def evaluate(predictions: Predictions, class_names: tuple[str, ...]) -> dict[str, Any]:

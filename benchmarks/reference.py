@@ -29,8 +29,8 @@ from command_line import OneLineParser
 from device import pick_device
 from files import replacing
 from media.clip import TIME_TOLERANCE, ClipConfig, Window, tile_windows
-from media.preprocess import LOG_MEL_RANGE, SPEECH_LEVEL_PERCENTILE
 from media.faces import face_square
+from media.preprocess import LOG_MEL_RANGE, SPEECH_LEVEL_PERCENTILE
 from models import EmotionModel
 from opts import DEFAULT_CHECKPOINT
 from timeline import CLASS_PREFIX
@@ -165,20 +165,25 @@ def face_inputs(faces: list[np.ndarray], config: ClipConfig) -> dict[str, Tensor
 
 
 def speech_inputs(waveform: np.ndarray, window: Window, config: ClipConfig) -> dict[str, Tensor]:
-    """`speech` (1, n_mels, L) and `speech_mask` (1,) of one window of the whole sound."""
+    """`speech` (1, n_mels, L) and `speech_mask` (1, L) of one window of the whole sound."""
     start, end = (round(time * config.sample_rate) for time in (window.start, window.end))
     heard = is_heard(waveform[start:end], config)
     speech = np.zeros((config.n_mels, config.speech_frames), dtype=np.float32)
+    existing = math.ceil((end - start) / config.hop_length) if heard else 0
+    mask = torch.arange(config.speech_frames) < existing
     if heard:
         before = max(0, config.speech_context - start)
         stretch = waveform[max(0, start - config.speech_context) : end + config.speech_context]
         after = config.window_samples + 2 * config.speech_context - before - len(stretch)
-        speech = log_mel(np.pad(stretch, (before, after)), config)
-    return {"speech": torch.from_numpy(speech)[None], "speech_mask": torch.tensor([heard])}
+        speech = log_mel(np.pad(stretch, (before, after)), existing, config)
+    return {"speech": torch.from_numpy(speech)[None], "speech_mask": mask[None]}
 
 
-def log_mel(waveform: np.ndarray, config: ClipConfig) -> np.ndarray:
-    """(n_mels, L) float32: librosa's spectrogram, scaled as the checkpoint was trained on it."""
+def log_mel(waveform: np.ndarray, existing: int, config: ClipConfig) -> np.ndarray:
+    """(n_mels, L) float32: librosa's spectrogram, scaled as the checkpoint was trained on it.
+
+    Frames after the first `existing` are padding: they do not count and are zero.
+    """
     power = librosa.feature.melspectrogram(
         y=waveform,
         sr=config.sample_rate,
@@ -192,9 +197,13 @@ def log_mel(waveform: np.ndarray, config: ClipConfig) -> np.ndarray:
         htk=True,
         norm=None,
     )
-    level = np.percentile(np.log(power.sum(axis=0) + 1e-10), SPEECH_LEVEL_PERCENTILE)
-    relative = np.maximum(np.log(power + 1e-10) - level, -LOG_MEL_RANGE)
-    return ((relative + LOG_MEL_RANGE / 2) / (LOG_MEL_RANGE / 4)).astype(np.float32)
+    levels = np.log(power.sum(axis=0) + 1e-10)[:existing]
+    relative = np.maximum(
+        np.log(power + 1e-10) - np.percentile(levels, SPEECH_LEVEL_PERCENTILE), -LOG_MEL_RANGE
+    )
+    scaled = ((relative + LOG_MEL_RANGE / 2) / (LOG_MEL_RANGE / 4)).astype(np.float32)
+    scaled[:, existing:] = 0.0
+    return scaled
 
 
 def is_heard(waveform: np.ndarray, config: ClipConfig) -> bool:

@@ -42,15 +42,15 @@ def plot_learning_curves(log: Sequence[dict[str, Any]]) -> Figure:
 
     Args:
         log: lines of `log.jsonl`: `epoch` and any of `train_loss`, `val_loss`, `train_acc`,
-            `val_acc`, `val_uar`, `lr`.
+            `val_acc`, `val_uar`, `val_macro_f1`, `val_ccc`, `lr`, `lr_head`.
 
     Raises:
         ValueError: no line has any of these.
     """
     panels = {
         "Loss": ("train_loss", "val_loss"),
-        "Score": ("train_acc", "val_acc", "val_uar"),
-        "Learning rate": ("lr",),
+        "Score": ("train_acc", "val_acc", "val_uar", "val_macro_f1", "val_ccc"),
+        "Learning rate": ("lr", "lr_head"),
     }
     shown = {
         title: present
@@ -138,6 +138,9 @@ def check_figure_format(path: Path) -> None:
         raise ValueError(f"{path}: unknown figure format '{path.suffix}'; choose from {known}")
 
 
+_MEASURES = {"acc": "acc.", "uar": "UAR", "macro_f1": "macro F1", "ccc": "CCC"}
+
+
 def _draw_series(
     axis: Axes, title: str, keys: Sequence[str], log: Sequence[dict[str, Any]]
 ) -> None:
@@ -153,7 +156,7 @@ def _draw_series(
             linestyle=(0, (4, 1.5)) if subset == "train" else "-",
             marker="o" if len(log) <= MOST_MARKERS else "",
             markersize=2.2,
-            label={"acc": f"{subset} acc.", "uar": f"{subset} UAR"}.get(measure, subset),
+            label=f"{subset} {_MEASURES[measure]}" if measure in _MEASURES else subset,
         )
     axis.grid(axis="y")
     axis.set_title(title)
@@ -165,7 +168,7 @@ def _draw_series(
 
 def _scale_learning_rate(axis: Axes, log: Sequence[dict[str, Any]]) -> None:
     """Logarithmic, with the highest and the lowest rate named; a rate of 0 is not shown."""
-    rates = sorted({float(line["lr"]) for line in log if line.get("lr")})
+    rates = sorted({float(line[k]) for line in log for k in ("lr", "lr_head") if line.get(k)})
     if rates:
         axis.set_yscale("log")
         axis.set_yticks([rates[0], rates[-1]], [f"{rate:.2g}" for rate in (rates[0], rates[-1])])
@@ -174,7 +177,7 @@ def _scale_learning_rate(axis: Axes, log: Sequence[dict[str, Any]]) -> None:
 
 def _mark_best_epoch(axes: Sequence[Axes], log: Sequence[dict[str, Any]]) -> None:
     """A dotted line at the epoch of the best validation UAR, or accuracy where that is absent."""
-    for key in ("val_uar", "val_acc"):
+    for key in ("val_uar", "val_macro_f1", "val_ccc", "val_acc"):
         scored = [(line[key], -number) for number, line in enumerate(log) if line.get(key)]
         if scored:
             best = -max(scored)[1]

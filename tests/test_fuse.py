@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fusion import METHODS, Combination, combine, fit_combination, fit_stack, fit_weights
+from fusion import METHODS, Combination, combine, fit_combination, fit_weights
 from reports.clip_names import read_clip_name
 from reports.fuse import main
 from reports.score_tables import read_score_table, to_log_probabilities
@@ -113,19 +113,25 @@ def test_rules_agree_with_the_model_of_late_fusion(method: str, members: int) ->
     np.testing.assert_allclose(rule.apply(log_p, present), expected, atol=1e-6)
 
 
-def test_stacking_finds_the_same_layer_as_the_model() -> None:
+def test_the_late_fusion_model_is_fitted_by_the_same_code() -> None:
     torch = pytest.importorskip("torch")
-    from models.late_fusion import LateFusion, _start_as_product
+    from models import build_model
 
     log_p, targets = _random_log_p(300, 2, 4), np.random.default_rng(1).integers(0, 4, 300)
     log_p[np.arange(300), 0, targets] += 1.0
-    model = LateFusion.__new__(LateFusion)
-    torch.nn.Module.__init__(model)
-    model.stack = torch.nn.Linear(8, 4, dtype=torch.float64)
-    _start_as_product(model.stack)
-    model._fit_stack(torch.tensor(log_p).flatten(1), torch.tensor(targets), decay=1e-2)
-    matrix, _ = fit_stack(log_p, np.eye(4)[targets], decay=1e-2)
-    np.testing.assert_allclose(matrix, model.stack.weight.detach().numpy(), atol=2e-3)
+    log_p -= np.logaddexp.reduce(log_p, axis=2, keepdims=True)
+    part = {"name": "speech_cnn", "arguments": {"num_classes": 4}}
+    for method in ("weighted", "stacking"):
+        model = build_model(
+            "late_fusion", landmarks=part, speech=part, num_classes=4, late_method=method
+        )
+        said = torch.tensor(log_p)
+        outputs = {"landmarks_logits": said[:, 0], "speech_logits": said[:, 1]}
+        model.fit_combination(outputs, torch.tensor(targets))
+        fitted = fit_combination(log_p, targets, method)
+        with torch.no_grad():
+            combined = model.combine(said.float(), torch.ones(300, 2, dtype=torch.bool))
+        np.testing.assert_allclose(combined.numpy(), fitted.apply(log_p), atol=1e-4)
 
 
 def test_rules_give_the_numbers_worked_out_by_hand() -> None:

@@ -12,6 +12,7 @@ import torch
 from datasets.annotations import Record, read_annotations, write_annotations
 from datasets.augment import AugmentOptions, swap_identity
 from datasets.landmarks import find_tracks
+from datasets.mean_faces import MeanFaces
 from datasets.prepare import Finding, prepare_records
 from datasets.samples import ClipDataset, SampleOptions, StoreSet
 from datasets.store import ClipStore, StoreWriter, lacks_landmarks
@@ -141,3 +142,21 @@ def test_a_source_without_any_track_is_refused(tmp_path: Path) -> None:
         find_tracks(tmp_path, [record])
     with pytest.raises(ValueError, match=r"give dlib, an \.npz archive"):
         find_tracks(tmp_path / "nothing.txt", [record])
+
+
+def test_an_adapted_model_sees_faces_against_their_own(tmp_path: Path) -> None:
+    manifest = _corpus(tmp_path)
+    records = read_annotations(manifest)
+    stores = StoreSet([manifest.parent / "clips"])
+    tracks = [stores.of(r.key).recording(r.key).landmarks for r in records]
+    faces = MeanFaces(records, tracks)
+    prior = faces.prior()
+    plain = _dataset(manifest)[0]["inputs"]["landmarks"]
+    unknown = _dataset(manifest, prior=prior)[0]["inputs"]["landmarks"]
+    expected = plain[:, :POINTS] - torch.from_numpy(prior.face.astype(np.float32))
+    assert torch.allclose(unknown[:, :POINTS], expected, atol=1e-5)
+    assert torch.equal(unknown[:, POINTS:], plain[:, POINTS:])
+    known = _dataset(manifest, prior=replace(prior, seconds=1e-9), adapt=True)
+    assert len(known) == 8
+    short = known[0]["inputs"]["landmarks"]
+    assert torch.allclose(short, unknown, atol=1e-5), "1.5 s of a face are too few"

@@ -102,6 +102,8 @@ MAY_IMPORT = {
         "optimizers",
         "schedules",
         "validation",
+        "metrics",
+        "reports",
     },
     "experiment": EVERYTHING - {"inference", "explain", "main", "crossval", "experiment"},
     "crossval": {"datasets", "experiment", "files", "opts", "reports"},

@@ -95,6 +95,39 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
     return torch.from_numpy(logits).softmax(dim=-1).numpy()
 
 
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [("cnn_simple", {}), ("cnn_ae_lstm", {}), ("landmark_tcn", {}), ("speech_duo", {})],
+)
+def test_the_features_of_any_model_are_one_row_a_clip(
+    tmp_path: Path, name: str, arguments: dict[str, object]
+) -> None:
+    model = build_model(name, num_classes=2, **arguments)
+    batch, modality = 2, model.inputs[0]
+    shapes = {
+        "face": (batch, 3, 3, 32, 32),
+        "speech": (batch, 64, 50),
+        "landmarks": (batch, 9, 70, 2),
+    }
+    steps = {"face": 3, "speech": 50, "landmarks": 9}[modality]
+    batches = []
+    for short in (0, 1):  # batches of different length
+        mask = torch.ones(batch, steps - short, dtype=torch.bool)
+        axis = 2 if modality == "speech" else 1
+        x = torch.rand(shapes[modality]).narrow(axis, 0, steps - short)
+        rest = {n: torch.zeros(batch) for n in ("start", "end")}
+        ids = torch.arange(batch) + 2 * short
+        inputs = {modality: x, f"{modality}_mask": mask}
+        truth = {"target": torch.eye(2), "label": torch.arange(2), "record": ids}
+        batches.append({"inputs": inputs, **truth, **rest})
+    predictions = predict(model, batches, torch.device("cpu"))
+    assert predictions.by_clip().shape == (4, 2)
+    if name != "speech_duo":
+        assert predictions.features is not None
+        assert predictions.features.shape[0] == 4
+        assert predictions.features.ndim == 2
+
+
 def test_masking_a_modality_is_not_hearing_it(tmp_path: Path) -> None:
     run = _scored(tmp_path, "multimodalcnn", fusion="ia")
     model, loader = run.checkpoint.model, run.loaders["testing"]

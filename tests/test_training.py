@@ -1,8 +1,7 @@
-"""The one loop: it learns, stops, resumes to the same weights, and writes its run folder."""
+"""The one loop: it learns, stops, and resumes to the same weights as a run never killed."""
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import os
@@ -10,57 +9,42 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import training
-from checkpoint import load_checkpoint, save_checkpoint
-from datasets.annotations import read_annotations, write_annotations
 from flags import TrainOptions
 from losses import LossOptions, build_criterion
 from main import main
 from models import EmotionModel, build_model, set_trainable
-from tests.builders import make_checkpoint, make_corpus
+from tests.builders import make_corpus
+from tests.runs import QUICK, no_scores, train, weights_of
 from training import build_fit, train_one_epoch
 
+__all__ = ["no_scores"]
 ROOT = Path(__file__).parent.parent
-QUICK = [
-    "--sample_duration",
-    "2",
-    "--batch_size",
-    "4",
-    "--optimizer",
-    "adamw",
-    "--learning_rate",
-    "3e-3",
-]
+PLAIN = ["--dropout", "0"]
 MODELS: list[list[str]] = [
     ["--model", "efficientface"],
     ["--model", "face_cnn"],
     ["--model", "speech_cnn"],
+    ["--model", "speech_crnn"],
+    ["--model", "speech_duo"],
+    ["--model", "cnn_simple", *PLAIN],
+    ["--model", "vit_scratch", *PLAIN],
+    ["--model", "cnn_ae_lstm", *PLAIN],
+    ["--model", "cnn_ae_lstm", "--model_variant", "3dcnn", "--reconstruction", "0.1", *PLAIN],
+    ["--model", "cnn_temporal", "--temporal", "mean", *PLAIN, "--pretrained", "none"],
     *(["--model", "multimodalcnn", "--fusion", fusion] for fusion in ("concat", "ia", "it", "lt")),
 ]
+LARGE_MODELS = ["resnet3d_lstm", "resnet50"]
 
 
-@pytest.fixture
-def no_scores(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave out what follows training: its figures take longer than the training of a test."""
-    monkeypatch.setattr("experiment.write_scores", lambda *_: None)
-
-
-def _train(manifest: Path, folder: Path, *extra: str, name: str = "run") -> Path:
-    arguments = ["--annotation_path", str(manifest), "--result_path", str(folder)]
-    assert main([*arguments, "--run_name", name, *QUICK, *extra]) == 0
-    return folder / name
-
-
-@pytest.mark.parametrize("model", MODELS, ids=lambda m: "-".join(m[1::2]))
 @pytest.mark.usefixtures("no_scores")
+@pytest.mark.parametrize("model", MODELS, ids=lambda m: "-".join(m[1::2]))
 def test_any_model_overfits_four_clips_through_the_one_loop(
     tmp_path: Path, model: list[str]
 ) -> None:
@@ -68,58 +52,24 @@ def test_any_model_overfits_four_clips_through_the_one_loop(
     schedule = ["--lr_schedule", "constant", "--no-augment", "--weight_decay", "0"]
     if model[1] == "multimodalcnn":
         schedule += ["--mask", "nodropout"]
-    run = _train(manifest, tmp_path, *model, *schedule, "--n_epochs", "12", "--no_val")
+    run = train(manifest, tmp_path, *model, *schedule, "--n_epochs", "12", "--no_val")
     log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     assert log[-1]["train_loss"] < 0.25 < log[0]["train_loss"]
     assert log[-1]["train_acc"] == 1.0
 
 
-def test_a_run_folder_holds_all_that_is_promised(tmp_path: Path) -> None:
-    manifest = make_corpus(tmp_path / "data")
-    run = _train(manifest, tmp_path, "--model", "speech_cnn", "--n_epochs", "2", "--ema", "0.5")
-    names = {path.name for path in run.iterdir()}
-    assert {
-        "opts.json",
-        "log.jsonl",
-        "metrics.json",
-        "model_best.safetensors",
-        "last.pt",
-        "predictions_validation.csv",
-        "predictions_testing.csv",
-        "confusion_testing.png",
-        "learning_curves.png",
-    } <= names
-    rows = list(csv.DictReader((run / "predictions_testing.csv").open()))
-    assert list(rows[0]) == ["clip", "speaker", "target", "dataset", "p_happy", "p_sad"]
-    assert {row["speaker"] for row in rows} == {f"speaker-2{i}" for i in range(4)}
-    assert float(rows[0]["p_happy"]) + float(rows[0]["p_sad"]) == pytest.approx(1, abs=1e-5)
-    events = EventAccumulator(str(run)).Reload()
-    tags = {"train/loss", "train/acc", "val/loss", "val/acc", "val/uar", "lr"}
-    assert tags <= set(events.Tags()["scalars"])
-    assert [e.step for e in events.Scalars("val/uar")] == [1, 2]
-    metrics = json.loads((run / "metrics.json").read_text())
-    assert set(metrics) == {"validation", "testing"}
-    info = load_checkpoint(run / "model_best.safetensors").info
-    assert info["training_speakers"] == [f"speaker-0{i}" for i in range(4)]
-
-
-def test_scoring_again_gives_the_same_numbers(tmp_path: Path) -> None:
-    manifest = make_corpus(tmp_path / "data")
-    run = _train(manifest, tmp_path, "--model", "speech_cnn", "--n_epochs", "1")
-    first = (run / "metrics.json").read_text()
-    (run / "metrics.json").unlink()
-    assert main(["--no_train", "--resume_path", str(run)]) == 0
-    assert (run / "metrics.json").read_text() == first
+@pytest.mark.slow
+@pytest.mark.usefixtures("no_scores")
+@pytest.mark.parametrize("model", LARGE_MODELS)
+def test_a_large_model_overfits_four_clips_too(tmp_path: Path, model: str) -> None:
+    arguments = ["--model", model, *PLAIN, "--pretrained", "none", "--learning_rate", "1e-3"]
+    test_any_model_overfits_four_clips_through_the_one_loop(tmp_path, arguments)
 
 
 RESUMED = ["--n_epochs", "5", "--ema", "0.9", "--dropout", "0.3"]
 CONCAT = ["--model", "multimodalcnn", "--fusion", "concat"]
 RESTARTS = ["--model", "speech_cnn", "--lr_schedule", "warm_restarts", "--restart_epochs", "2"]
 RESTARTS += ["--warmup_epochs", "1", "--accumulate", "2"]
-
-
-def _weights(run: Path) -> dict[str, Any]:
-    return torch.load(run / "last.pt", weights_only=True)
 
 
 @pytest.mark.usefixtures("no_scores")
@@ -137,7 +87,7 @@ def test_a_killed_run_resumes_to_the_weights_of_one_never_killed(
 ) -> None:
     manifest = make_corpus(tmp_path / "data", per_subset=clips)
     options = [*RESUMED, *chosen]
-    whole = _train(manifest, tmp_path, *options, name="whole")
+    whole = train(manifest, tmp_path, *options, name="whole")
     command = [sys.executable, "main.py", "--annotation_path", str(manifest), *QUICK, *options]
     command += ["--result_path", str(tmp_path), "--run_name", "killed"]
     environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
@@ -148,9 +98,9 @@ def test_a_killed_run_resumes_to_the_weights_of_one_never_killed(
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert _weights(killed)["epoch"] < 5, "killed too late to show anything"
+    assert weights_of(killed)["epoch"] < 5, "killed too late to show anything"
     assert main(["--resume_path", str(killed)]) == 0
-    one, other = _weights(whole), _weights(killed)
+    one, other = weights_of(whole), weights_of(killed)
     assert other["epoch"] == 5
     for part in ("model", "average"):
         for name, value in one[part].items():
@@ -162,8 +112,33 @@ def test_a_killed_run_resumes_to_the_weights_of_one_never_killed(
 def test_early_stopping_ends_a_run_that_gets_no_better(tmp_path: Path) -> None:
     manifest = make_corpus(tmp_path / "data")
     slow = ["--learning_rate", "1e-9", "--early_stopping", "2", "--n_epochs", "50"]
-    run = _train(manifest, tmp_path, "--model", "speech_cnn", *slow)
+    run = train(manifest, tmp_path, "--model", "speech_cnn", *slow)
     assert len((run / "log.jsonl").read_text().splitlines()) < 50
+
+
+@pytest.mark.usefixtures("no_scores")
+def test_a_plateau_lowers_the_rate(tmp_path: Path) -> None:
+    manifest = make_corpus(tmp_path / "data")
+    flat = ["--learning_rate", "1e-6", "--lr_schedule", "plateau", "--lr_patience", "1"]
+    run = train(manifest, tmp_path, "--model", "speech_cnn", *flat, "--n_epochs", "6")
+    log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    assert log[-1]["lr"] < log[0]["lr"]
+
+
+def test_an_end_of_memory_is_one_line_with_what_helps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def exhaust(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    monkeypatch.setattr(training, "train_on_batch", exhaust)
+    manifest = make_corpus(tmp_path / "data")
+    arguments = ["--annotation_path", str(manifest), "--result_path", str(tmp_path)]
+    assert main([*arguments, "--model", "speech_cnn"]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("error: out of memory: give a smaller --batch_size")
+    assert "--accumulate" in line
+    assert "--gradient_checkpointing" in line
 
 
 def _batches(seed: int = 0) -> list[dict[str, Any]]:
@@ -258,154 +233,12 @@ def test_the_head_may_learn_at_a_rate_of_its_own() -> None:
         build_fit(model, build_criterion("classification"), options, torch.device("cpu"), 1)
 
 
-@pytest.mark.usefixtures("no_scores")
-def test_only_the_blocks_that_are_named_are_trained(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    manifest = make_corpus(tmp_path / "data")
-    options = ["--model", "cnn_simple", "--n_epochs", "2", "--lr_schedule", "constant"]
-    run = _train(manifest, tmp_path, *options, "--trainable", "block4,head")
-    first = build_model("cnn_simple", num_classes=2)
-    moved = {
-        name.split(".")[0]
-        for name, value in load_checkpoint(run / "model_best.safetensors").model.named_buffers()
-        if name.endswith("running_mean") and value.any()
-    }
-    assert moved == {"block4"}, "frozen blocks keep their statistics too"
-    trained = sum(p.numel() for b in ("block4", "head") for p in first.blocks()[b].parameters())
-    assert f"{trained:,} trained" in capsys.readouterr().out
-    arguments = ["--annotation_path", str(manifest), *options, "--trainable", "layer9"]
-    assert main(arguments) == 2
-    assert "cnn_simple has no block layer9 to train; choose from" in capsys.readouterr().err
-
-
-@pytest.mark.usefixtures("no_scores")
-def test_blocks_that_are_computed_twice_learn_the_same(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    manifest = make_corpus(tmp_path / "data")
-    options = ["--model", "cnn_simple", "--n_epochs", "1", "--lr_schedule", "constant", "--no_val"]
-    whole = _train(manifest, tmp_path, *options, name="whole")
-    twice = _train(manifest, tmp_path, *options, "--gradient_checkpointing", name="twice")
-    one, other = _weights(whole)["model"], _weights(twice)["model"]
-    for name in one:
-        if name.endswith(("weight", "bias")):
-            assert torch.allclose(one[name], other[name], atol=1e-6), name
-    arguments = ["--annotation_path", str(manifest), "--model", "speech_cnn"]
-    assert main([*arguments, "--gradient_checkpointing"]) == 2
-    assert "speech_cnn has no block to compute twice" in capsys.readouterr().err
-
-
-@pytest.mark.usefixtures("no_scores")
-def test_the_batch_that_fits_is_found_and_kept_for_a_resumed_run(tmp_path: Path) -> None:
-    manifest = make_corpus(tmp_path / "data", per_subset=6)
-    options = ["--model", "speech_cnn", "--n_epochs", "1", "--batch_size", "auto"]
-    run = _train(manifest, tmp_path, *options)
-    assert json.loads((run / "opts.json").read_text())["batch_size"] == 4, "of six records"
-    again = _train(manifest, tmp_path, *options[:-1], "4", name="again")
-    one, other = _weights(run)["model"], _weights(again)["model"]
-    assert all(torch.equal(one[name], other[name]) for name in one), "the search left no trace"
-
-
-def test_an_end_of_memory_is_one_line_with_what_helps(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def exhaust(*_: Any) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
-
-    monkeypatch.setattr(training, "train_on_batch", exhaust)
-    manifest = make_corpus(tmp_path / "data")
-    arguments = ["--annotation_path", str(manifest), "--result_path", str(tmp_path)]
-    assert main([*arguments, "--model", "speech_cnn"]) == 2
-    (line,) = capsys.readouterr().err.strip().splitlines()
-    assert line.startswith("error: out of memory: give a smaller --batch_size")
-    assert "--accumulate" in line
-    assert "--gradient_checkpointing" in line
-
-
-def _with_targets(manifest: Path, columns: dict[str, tuple[str, str]]) -> Path:
-    """The manifest with target columns: a value for happy and one for sad records."""
-    records = [
-        replace(
-            record,
-            extra={f"target_{n}": v[record.label == "sad"] for n, v in columns.items()},
-        )
-        for record in read_annotations(manifest)
-    ]
-    write_annotations(records, manifest)
-    return manifest
-
-
-@pytest.mark.parametrize(
-    ("task", "score", "columns"),
-    [
-        ("multilabel", "macro_f1", {"smile": ("1", "0"), "tears": ("0", "1")}),
-        ("regression", "ccc", {"valence": ("0.9", "0.1"), "arousal": ("0.6", "0.2")}),
-    ],
-)
-@pytest.mark.usefixtures("no_scores")
-def test_labels_and_values_are_learned_and_selected_by_their_score(
-    tmp_path: Path, task: str, score: str, columns: dict[str, tuple[str, str]]
-) -> None:
-    manifest = _with_targets(make_corpus(tmp_path / "data"), columns)
-    options = ["--task", task, "--model", "speech_cnn", "--lr_schedule", "constant"]
-    run = _train(manifest, tmp_path, *options, "--n_epochs", "8", "--no-augment")
-    log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    assert log[-1]["train_loss"] < log[0]["train_loss"]
-    assert "train_acc" not in log[0]
-    best = max(line[f"val_{score}"] for line in log)
-    assert best > 0.8
-    assert _weights(run)["best_score"] == best
-    loaded = load_checkpoint(run / "model_best.safetensors")
-    assert (loaded.task, loaded.class_names) == (task, tuple(sorted(columns)))
-    assert loaded.info["validation"][score] == best
-
-
-def test_a_target_can_be_chosen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    columns = {"valence": ("0.9", "0.1"), "arousal": ("0.6", "0.2")}
-    manifest = _with_targets(make_corpus(tmp_path / "data"), columns)
-    options = ["--task", "regression", "--targets", "valence", "--loss", "ccc"]
-    run = _train(manifest, tmp_path, "--model", "speech_cnn", "--n_epochs", "1", *options)
-    assert load_checkpoint(run / "model_best.safetensors").class_names == ("valence",)
-    constant = _with_targets(manifest, {"valence": ("0.5", "0.5")})
-    arguments = ["--annotation_path", str(constant), "--task", "multilabel", "--targets", "joy"]
-    assert main(arguments) == 2
-    assert "no column target_happy; there are targets valence" in capsys.readouterr().err
-
-
 def test_every_loss_trains_an_epoch() -> None:
     for task, name in (("classification", "focal"), ("multilabel", "bce"), ("regression", "ccc")):
         criterion = build_criterion(task, LossOptions(name=name))
         options = TrainOptions(lr_schedule="constant", n_epochs=1, learning_rate=1e-3)
         state = build_fit(_linear(), criterion, options, torch.device("cpu"), 1)
         assert math.isfinite(train_one_epoch(state, _batches())["train_loss"])  # type: ignore[arg-type]
-
-
-@pytest.mark.usefixtures("no_scores")
-def test_weights_of_torchvision_are_loaded_by_default_and_freeze_the_rest(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    asked: list[Any] = []
-    monkeypatch.setattr(
-        "initialisation.load_torchvision", lambda _, which: asked.append(which) or []
-    )
-    manifest = make_corpus(tmp_path / "data", per_subset=2)
-    options = ["--model", "cnn_temporal", "--temporal", "mean", "--n_epochs", "1"]
-    run = _train(manifest, tmp_path, *options)
-    assert asked == ["default"]
-    assert "ImageNet-1k" in load_checkpoint(run / "model_best.safetensors").info["corpora"]
-    scratch = _train(manifest, tmp_path, *options, "--pretrained", "none", name="scratch")
-    assert asked == ["default"]
-    assert load_checkpoint(scratch / "model_best.safetensors").info["corpora"] == ["made"]
-
-
-@pytest.mark.usefixtures("no_scores")
-def test_a_plateau_lowers_the_rate(tmp_path: Path) -> None:
-    manifest = make_corpus(tmp_path / "data")
-    flat = ["--learning_rate", "1e-6", "--lr_schedule", "plateau", "--lr_patience", "1"]
-    run = _train(manifest, tmp_path, "--model", "speech_cnn", *flat, "--n_epochs", "6")
-    log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    assert log[-1]["lr"] < log[0]["lr"]
 
 
 def test_a_loss_that_is_not_finite_stops_the_run() -> None:
@@ -426,43 +259,3 @@ def test_mixed_precision_trains_on_the_processor_too(amp: str) -> None:
     before = model.classifier_1[1].weight.clone()
     assert train_one_epoch(state, _batches())["train_loss"] > 0  # type: ignore[arg-type]
     assert not torch.equal(before, model.classifier_1[1].weight)
-
-
-@pytest.mark.usefixtures("no_scores")
-def test_a_start_that_saw_other_colours_is_noted(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    save_checkpoint(make_checkpoint("efficientface"), tmp_path / "face.safetensors")
-    start = ["--pretrain_path", str(tmp_path / "face.safetensors"), "--n_epochs", "1"]
-    manifest = make_corpus(tmp_path / "data")
-    _train(manifest, tmp_path, "--model", "face_cnn", "--colour", "grey", *start)
-    assert "colour is rgb here and grey there" in capsys.readouterr().out
-
-
-@pytest.mark.usefixtures("no_scores")
-def test_frozen_parts_stay_as_they_are(tmp_path: Path) -> None:
-
-    manifest = make_corpus(tmp_path / "data")
-    save_checkpoint(make_checkpoint("efficientface"), tmp_path / "face.safetensors")
-    start = load_checkpoint(tmp_path / "face.safetensors").model.state_dict()
-    frozen = ["--pretrain_path", str(tmp_path / "face.safetensors"), "--freeze_pretrained"]
-    options = ["--model", "face_cnn", "--n_epochs", "2", "--lr_schedule", "constant", *frozen]
-    run = _train(manifest, tmp_path, *options)
-    trained = load_checkpoint(run / "model_best.safetensors").model.state_dict()
-    for name, value in start.items():
-        if not name.startswith("fc."):
-            assert torch.equal(trained[name], value), name
-
-
-def test_late_fusion_is_fitted_on_validation_and_scored(tmp_path: Path) -> None:
-    manifest = make_corpus(tmp_path / "data")
-    face = _train(manifest, tmp_path, "--model", "efficientface", "--n_epochs", "1", name="face")
-    speech = _train(manifest, tmp_path, "--model", "speech_cnn", "--n_epochs", "1", name="speech")
-    parts = ["--face_path", str(face / "model_best.safetensors")]
-    parts += ["--speech_path", str(speech / "model_best.safetensors")]
-    arguments = ["--annotation_path", str(manifest), "--result_path", str(tmp_path)]
-    options = ["--run_name", "late", "--model", "late_fusion", "--late_method", "weighted"]
-    assert main([*arguments, *options, *parts]) == 0
-    loaded = load_checkpoint(tmp_path / "late" / "model_best.safetensors")
-    assert loaded.model.weight.sum() == pytest.approx(1.0)
-    assert (tmp_path / "late" / "predictions_testing.csv").exists()
