@@ -51,7 +51,8 @@ def draw_measures(axis: Axes, steps: Steps, prefix: str) -> None:
         )
     low, high = _span(np.concatenate(list(columns.values())), prefix)
     axis.axhline(0, color=FAINT_INK, linewidth=0.5)
-    ticks = sorted({low, 0.0, high})
+    least = 0.25 * (high - low)  # apart, for their labels to be legible
+    ticks = sorted([0.0, *(end for end in (low, high) if abs(end) >= least)])
     axis.set_yticks(ticks, [f"{tick:+.1f}" if low < 0 and tick else f"{tick:g}" for tick in ticks])
     room = 0.05 * (high - low)  # for lines at the ends
     axis.set_ylim(low - room if low < 0 else 0, high + room)
