@@ -33,6 +33,9 @@ MODELS: list[list[str]] = [
     ["--model", "speech_cnn"],
     ["--model", "speech_crnn"],
     ["--model", "speech_duo"],
+    ["--model", "landmark_tcn"],
+    ["--model", "landmark_tcn", "--adapt", "recording"],
+    ["--model", "multimodalcnn", "--fusion", "it", "--face_model", "landmark_tcn"],
     ["--model", "cnn_simple", *PLAIN],
     ["--model", "vit_scratch", *PLAIN],
     ["--model", "cnn_ae_lstm", *PLAIN],
@@ -77,7 +80,7 @@ RESTARTS += ["--warmup_epochs", "1", "--accumulate", "2"]
     ("clips", "chosen"),
     [
         (8, [*CONCAT, "--lr_schedule", "onecycle"]),
-        (8, [*CONCAT, "--lr_schedule", "plateau"]),
+        pytest.param(8, [*CONCAT, "--lr_schedule", "plateau"], marks=pytest.mark.slow),
         (12, RESTARTS),
     ],
     ids=["onecycle", "plateau", "warm_restarts"],
