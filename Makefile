@@ -32,8 +32,9 @@ else
 	@$(BIN)/python main.py --media_path "$(MEDIA)" --output $(DEMO)
 endif
 
+# One thread for each of the processes: two that share cores wait for each other.
 test: $(STAMP)
-	@$(BIN)/python -m pytest
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
 lint: $(STAMP)
 	@$(BIN)/ruff check .

@@ -37,13 +37,11 @@ MODELS: list[list[str]] = [
     ["--model", "landmark_tcn", "--adapt", "recording"],
     ["--model", "multimodalcnn", "--fusion", "it", "--face_model", "landmark_tcn"],
     ["--model", "cnn_simple", *PLAIN],
-    ["--model", "vit_scratch", *PLAIN],
     ["--model", "cnn_ae_lstm", *PLAIN],
     ["--model", "cnn_ae_lstm", "--model_variant", "3dcnn", "--reconstruction", "0.1", *PLAIN],
-    ["--model", "cnn_temporal", "--temporal", "mean", *PLAIN, "--pretrained", "none"],
     *(["--model", "multimodalcnn", "--fusion", fusion] for fusion in ("concat", "ia", "it", "lt")),
 ]
-LARGE_MODELS = ["resnet3d_lstm", "resnet50"]
+LARGE_MODELS = ["resnet3d_lstm", "resnet50", "vit_scratch", "cnn_temporal"]
 
 
 @pytest.mark.usefixtures("no_scores")
@@ -81,7 +79,7 @@ RESTARTS += ["--warmup_epochs", "1", "--accumulate", "2"]
     [
         (8, [*CONCAT, "--lr_schedule", "onecycle"]),
         pytest.param(8, [*CONCAT, "--lr_schedule", "plateau"], marks=pytest.mark.slow),
-        (12, RESTARTS),
+        pytest.param(12, RESTARTS, marks=pytest.mark.slow),
     ],
     ids=["onecycle", "plateau", "warm_restarts"],
 )
