@@ -134,7 +134,7 @@ def _watching_features(model: EmotionModel) -> Iterator[list[Tensor]]:
         for module in model.get_submodule(part).modules()
         if isinstance(module, nn.Linear)
     ]
-    if not layers or model.name in ("late_fusion", "speech_duo"):
+    if not layers or not model.one_head:
         yield seen
         return
     handle = layers[-1].register_forward_pre_hook(

@@ -33,6 +33,7 @@ class LateFusion(EmotionModel):
 
     inputs: tuple[str, ...] = MODALITIES
     head = ("stack",)
+    one_head = False
     source = "rules: Kittler et al., On combining classifiers, PAMI 1998"
     weight: Tensor
 

@@ -23,6 +23,7 @@ class EmotionModel(nn.Module):
             and nothing else is asked for; empty for all.
         checkpointing: in training, keep only the borders of large blocks and compute what lies
             between twice. Batch normalisation inside then also averages each batch in twice.
+        one_head: whether a single last layer gives the logits, so that what it sees are features.
         width: features of `sequence`.
         name, arguments: what with the weights makes a checkpoint.
     """
@@ -33,6 +34,7 @@ class EmotionModel(nn.Module):
     clip_defaults: ClassVar[dict[str, Any]] = {}
     default_trainable: ClassVar[tuple[str, ...]] = ()
     checkpointing: bool = False
+    one_head: ClassVar[bool] = True
     width: int
     name: str
     arguments: dict[str, Any]

@@ -115,6 +115,7 @@ class SpeechDuo(EmotionModel):
 
     inputs = ("speech",)
     head = ("members",)
+    one_head = False
     source = "this project"
 
     def __init__(

@@ -6,7 +6,6 @@ What each run holds is read from its folder: `predictions_<subset>.csv`, `run.js
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -19,7 +18,7 @@ import numpy as np
 from reports.clip_names import read_clip_name
 from reports.decisions import Decisions, compare_pair, summarise
 from reports.human_ceilings import score_crema_d
-from reports.predictions import PredictionTable, read_predictions
+from reports.predictions import PredictionTable, read_json, read_predictions
 from reports.statistics import Ranking, holm, rank_systems
 
 # What a cheaper model has less of, the first that is known of all models being compared by.
@@ -196,7 +195,7 @@ def _read_run(folder: Path, name: str, subset: str) -> Run:
         there = [known for known in there if "_without_" not in known]
         remedy = f"choose --subset {' or '.join(there)}" if there else "validate that run first"
         raise ValueError(f"{folder} has no {path.name}; {remedy}")
-    info = _read_json(folder / "run.json")
+    info = read_json(folder / "run.json")
     table = read_predictions(path, info.get("class_names"), info.get("task"))
     if table.task != "classification":
         raise ValueError(f"{folder} is a run of {table.task}; only classification is compared")
@@ -204,21 +203,9 @@ def _read_run(folder: Path, name: str, subset: str) -> Run:
     weights = folder / "model_best.safetensors"
     if "file_bytes" not in known and weights.is_file():
         known["file_bytes"] = weights.stat().st_size
-    measured = _read_json(folder / "efficiency.json")
+    measured = read_json(folder / "efficiency.json")
     known |= {key: measured[key] for key in _MEASURED if measured.get(key)}
     return Run(name, table, tuple(info.get("inputs") or ()), known)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is no JSON: {error}") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"{path} should hold a JSON object")
-    return values
 
 
 def _unique_names(folders: Sequence[Path]) -> list[str]:

@@ -37,7 +37,7 @@ from reports.evaluation import (
 )
 from reports.gallery import MOST_MISTAKES, Mistake, plot_mistakes
 from reports.plots import plot_confusion, plot_learning_curves, write_figure
-from reports.predictions import TASKS, PredictionTable, read_predictions
+from reports.predictions import TASKS, PredictionTable, read_json, read_predictions
 
 _FITTED_ON = "validation"
 
@@ -67,7 +67,7 @@ def write_run_report(folder: Path, say: Callable[[str], None]) -> dict[str, Any]
         ValueError: the folder holds no predictions, or a file in it is not what it should be.
     """
     subsets = read_run(folder)
-    before = _read_json(folder / "metrics.json")
+    before = read_json(folder / "metrics.json")
     results = {name: value for name, value in before.items() if name not in subsets}
     for subset, tables in subsets.items():
         fitted_on = subsets.get(_FITTED_ON) if subset != _FITTED_ON else None
@@ -94,7 +94,7 @@ def read_run(folder: Path) -> dict[str, SubsetTables]:
     """
     if not folder.is_dir():
         raise ValueError(f"{folder} is no folder of a run")
-    run = _read_json(folder / "run.json")
+    run = read_json(folder / "run.json")
     task, names = run.get("task"), run.get("class_names")
     if task not in (None, *TASKS):
         raise ValueError(f"{folder / 'run.json'}: unknown task '{task}'; it is one of {TASKS}")
@@ -311,19 +311,6 @@ def _read_arrays(path: Path, names: Sequence[str]) -> list[np.ndarray] | None:
     if len({len(array) for array in arrays}) > 1:
         raise ValueError(f"{path}: {' and '.join(names)} are not of the same length")
     return arrays
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    """An object, empty where there is no such file."""
-    if not path.exists():
-        return {}
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is no JSON: {error}") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"{path} holds no JSON object")
-    return values
 
 
 def _read_log(path: Path) -> list[dict[str, Any]]:
