@@ -9,9 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from models.layers import AttentivePooling, keep
+from models.layers import AttentivePooling, TemporalBlock, keep
 from models.registry import EmotionModel, register_model
-from models.speech_cnn import Residual
 
 POINTS, ROWS = 68, 70  # rows beyond the points: motion of the head
 FEATURES = 2 * (3 * POINTS + ROWS - POINTS)
@@ -50,7 +49,9 @@ class LandmarkTCN(EmotionModel):
             nn.ReLU(inplace=True),
             nn.Dropout(dropout),
         )
-        self.body = nn.Sequential(*(Residual(width, dilation, dropout) for dilation in (1, 2, 4)))
+        self.body = nn.Sequential(
+            *(TemporalBlock(width, dilation, dropout) for dilation in (1, 2, 4))
+        )
         self.pool = AttentivePooling(width)
         head = nn.Linear(2 * width, num_classes) if num_classes else nn.Identity()
         self.classifier_1 = nn.Sequential(nn.Dropout(dropout), head)
@@ -63,8 +64,9 @@ class LandmarkTCN(EmotionModel):
 
     def late(self, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """(B, D, S / 2) -> (B, D, S / 2), and the mask."""
+        x = keep(x, mask)
         for block in self.body:
-            x = block(keep(x, mask))
+            x = block(x, mask)
         return x, mask
 
     def forward(self, landmarks: Tensor, landmarks_mask: Tensor | None = None) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from models.layers import AttentivePooling, keep, masked_mean
+from models.layers import AttentivePooling, TemporalBlock, keep, masked_mean
 from models.registry import EmotionModel, register_model
 
 
@@ -18,24 +18,6 @@ def _block(in_width: int, out_width: int, stride: int, dropout: float) -> nn.Seq
         nn.ReLU(inplace=True),
         nn.Dropout(dropout),
     )
-
-
-class Residual(nn.Module):
-    """A dilated convolution and a pointwise one, added to what they start from."""
-
-    def __init__(self, width: int, dilation: int, dropout: float) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv1d(width, width, 3, padding=dilation, dilation=dilation, bias=False),
-            nn.BatchNorm1d(width),
-            nn.ReLU(inplace=True),
-            nn.Dropout(dropout),
-            nn.Conv1d(width, width, 1, bias=False),
-            nn.BatchNorm1d(width),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        return (x + self.body(x)).relu()
 
 
 @register_model("speech_cnn")
@@ -53,7 +35,7 @@ class SpeechCNN(EmotionModel):
             _block(n_mels, 96, 1, dropout), _block(96, self.middle_width, 2, dropout)
         )
         self.body = nn.Sequential(
-            *(Residual(self.width, dilation, dropout) for dilation in (1, 2, 4))
+            *(TemporalBlock(self.width, dilation, dropout) for dilation in (1, 2, 4))
         )
         self.pool = AttentivePooling(self.width)
         head = nn.Linear(2 * self.width, num_classes) if num_classes else nn.Identity()
@@ -67,8 +49,9 @@ class SpeechCNN(EmotionModel):
 
     def late(self, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """(B, 128, L / 2) -> (B, 128, L / 2), and the mask."""
+        x = keep(x, mask)
         for block in self.body:
-            x = block(keep(x, mask))
+            x = block(x, mask)
         return x, mask
 
     def forward(self, speech: Tensor, speech_mask: Tensor | None = None) -> dict[str, Tensor]:
