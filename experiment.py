@@ -34,7 +34,7 @@ from initialisation import (
 from losses import Criterion, LossOptions, balanced_weights, build_criterion
 from media.adaptation import Prior
 from media.clip import ClipConfig
-from memory import fits_in_memory, largest_batch, runs_on_device
+from memory import fits_in_memory, keep_freed_memory, largest_batch, runs_on_device
 from models import EmotionModel
 from opts import AUTO_BATCH, EVALUATE, DataOptions, Options, TrainOptions, run_folder_of
 from reports.plots import plot_learning_curves, write_figure
@@ -262,6 +262,7 @@ def _train(experiment: Experiment) -> None:
     _check_model(experiment, criterion, dataset)
     _settle_batch_size(experiment, criterion, dataset)
     train_loader = experiment.train_loader(dataset)
+    keep_freed_memory()
     state = build_fit(
         model, criterion, _fit_options(experiment), experiment.device, len(train_loader)
     )

@@ -78,13 +78,22 @@ class AugmentOptions:
 _PROBABILITIES = {"flip", "erase", "soften", "compress", "swap", "noise"}
 
 
-def augment_clip(clip: Clip, options: AugmentOptions, rng: np.random.Generator) -> Clip:
-    """Pictures warped, relit and partly erased; sound at another speed, tilted, with noise."""
+def augment_clip(
+    clip: Clip,
+    options: AugmentOptions,
+    rng: np.random.Generator,
+    modalities: Collection[str] = MODALITIES,
+) -> Clip:
+    """Pictures warped, relit and partly erased; sound at another speed, tilted, with noise.
+
+    Args:
+        modalities: that are used; what is of no other use is left as it is.
+    """
     faces, waveform = clip.faces, clip.waveform
     flip = bool(rng.random() < options.flip)
-    if clip.face_mask.any():
+    if "face" in modalities and clip.face_mask.any():
         faces = _augment_faces(faces, clip.face_mask, options, flip, rng)
-    if clip.has_speech:
+    if "speech" in modalities and clip.has_speech:
         waveform = _augment_waveform(waveform, options, rng)
     return replace(clip, faces=faces, waveform=waveform)
 

@@ -184,7 +184,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
         augment = self._options.augment if self._options.train else None
         if augment is None:
             return preprocess(clip, config, self._modalities)
-        clip = augment_clip(clip, augment, rng)
+        clip = augment_clip(clip, augment, rng, self._modalities)
         inputs = preprocess(clip, config, self._modalities)
         if "speech" in inputs and clip.has_speech:
             inputs = mask_spectrogram(inputs, augment, rng)

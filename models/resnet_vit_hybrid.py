@@ -25,6 +25,7 @@ from models.picture_model import PictureModel
 from models.registry import register_model
 
 HIDDEN = 256
+DROPOUTS = (0.1, 0.4, 0.3)  # of the transformer's layers, and of the head's two
 GRID = 7  # of a 224-pixel picture; for another side the positions are interpolated
 
 
@@ -32,29 +33,31 @@ GRID = 7  # of a 224-pixel picture; for another side the positions are interpola
 class ResNetViTHybrid(PictureModel):
     """`num_classes` 0 gives the 512 features of the class token.
 
-    `dropout` is that of the transformer layers; those of the head are fixed.
+    `dropout`, where it is given, is that of all layers; else the transformer's have 0.1, and the
+    head's 0.4 and 0.3.
     """
 
     source = "Dosovitskiy et al., ICLR 2021 (hybrid); He et al., CVPR 2016 (torchvision)"
     clip_defaults: ClassVar[dict[str, Any]] = {"face_size": 224}
     default_trainable = ("layer3", "layer4", "transformer", "head")
 
-    def __init__(self, num_classes: int = 7, dropout: float = 0.1) -> None:
+    def __init__(self, num_classes: int = 7, dropout: float | None = None) -> None:
         super().__init__()
+        inner, first, second = DROPOUTS if dropout is None else (dropout,) * 3
         self.width = 512
         self.backbone = build_resnet("resnet50")
         self.reduce = nn.Conv2d(WIDTHS["resnet50"], self.width, 1)  # a linear layer at each place
         self.tokens = TokenEmbedding(self.width, GRID)
         self.layers = nn.ModuleList(
-            TransformerBlock(self.width, num_heads=8, hidden=2048, dropout=dropout)
+            TransformerBlock(self.width, num_heads=8, hidden=2048, dropout=inner)
             for _ in range(4)
         )
         self.norm = nn.LayerNorm(self.width)
         head = nn.Sequential(
-            nn.Dropout(0.4),
+            nn.Dropout(first),
             nn.Linear(self.width, HIDDEN),
             nn.GELU(),
-            nn.Dropout(0.3),
+            nn.Dropout(second),
             nn.Linear(HIDDEN, num_classes or 1),
         )
         self.classifier = head if num_classes else nn.Identity()

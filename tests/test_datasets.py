@@ -373,6 +373,9 @@ def test_augmentation_changes_all_pictures_of_a_clip_alike() -> None:
     changed = augment_clip(clip, AugmentOptions(), np.random.default_rng(1))
     assert not np.array_equal(changed.faces, clip.faces)
     assert all(np.array_equal(face, changed.faces[0]) for face in changed.faces)
+    heard = augment_clip(clip, AugmentOptions(), np.random.default_rng(1), ("speech",))
+    assert heard.faces is clip.faces, "what is not used costs no time"
+    assert not np.array_equal(heard.waveform, clip.waveform)
 
 
 def test_softhard_makes_four_batches_of_one() -> None:

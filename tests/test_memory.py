@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -17,6 +22,8 @@ from memory import (
     runs_on_device,
 )
 
+ROOT = Path(__file__).parent.parent
+
 
 @pytest.mark.parametrize(
     ("limit", "most", "size"),
@@ -24,6 +31,26 @@ from memory import (
 )
 def test_the_largest_power_of_two_that_fits_is_found(limit: int, most: int, size: int) -> None:
     assert largest_batch(lambda wanted: wanted <= limit, most) == size
+
+
+FAULTS = """
+import resource, torch
+from memory import keep_freed_memory
+assert not {keep} or keep_freed_memory()
+for _ in range(20):
+    torch.zeros(1 << 24)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator")
+def test_the_allocator_uses_freed_memory_again() -> None:
+    kept, given_back = (
+        int(subprocess.check_output([sys.executable, "-c", FAULTS.format(keep=keep)], cwd=ROOT))
+        for keep in (True, False)
+    )
+    pages_of_twenty = 20 * (1 << 26) // 4096
+    assert given_back - kept > 0.5 * pages_of_twenty
 
 
 def test_where_not_even_two_clips_fit_the_remedy_is_told() -> None:

@@ -41,7 +41,14 @@ MODELS: list[list[str]] = [
     ["--model", "cnn_ae_lstm", "--model_variant", "3dcnn", "--reconstruction", "0.1", *PLAIN],
     *(["--model", "multimodalcnn", "--fusion", fusion] for fusion in ("concat", "ia", "it", "lt")),
 ]
-LARGE_MODELS = ["resnet3d_lstm", "resnet50", "vit_scratch", "cnn_temporal"]
+LARGE_MODELS: dict[str, list[str]] = {
+    "resnet3d_lstm": [],
+    "resnet50": [],
+    "vit_scratch": [],
+    "cnn_temporal": [],
+    "vit_b_16": ["--learning_rate", "1e-4"],
+    "resnet_vit_hybrid": ["--learning_rate", "1e-4", "--lr_schedule", "cosine"],
+}
 
 
 @pytest.mark.usefixtures("no_scores")
@@ -53,7 +60,7 @@ def test_any_model_overfits_four_clips_through_the_one_loop(
     schedule = ["--lr_schedule", "constant", "--no-augment", "--weight_decay", "0"]
     if model[1] == "multimodalcnn":
         schedule += ["--mask", "nodropout"]
-    run = train(manifest, tmp_path, *model, *schedule, "--n_epochs", "12", "--no_val")
+    run = train(manifest, tmp_path, *schedule, *model, "--n_epochs", "12", "--no_val")
     log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     assert log[-1]["train_loss"] < 0.25 < log[0]["train_loss"]
     assert log[-1]["train_acc"] == 1.0
@@ -64,6 +71,7 @@ def test_any_model_overfits_four_clips_through_the_one_loop(
 @pytest.mark.parametrize("model", LARGE_MODELS)
 def test_a_large_model_overfits_four_clips_too(tmp_path: Path, model: str) -> None:
     arguments = ["--model", model, *PLAIN, "--pretrained", "none", "--learning_rate", "1e-3"]
+    arguments += LARGE_MODELS[model]
     test_any_model_overfits_four_clips_through_the_one_loop(tmp_path, arguments)
 
 
