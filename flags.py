@@ -306,6 +306,14 @@ class InferenceOptions:
 
     only_inference: bool = option(False, "no training: read --media_path (which implies it)")
     media_path: list[str] = option([], "files, folders or globs")
+    speaker_column: str | None = option(
+        None,
+        "with --adapt: --media_path names CSV tables with a column 'media'; this column of theirs "
+        "says who speaks, and a speaker's mean face goes on from file to file",
+    )
+    speaker_folder: bool = option(
+        False, "with --adapt: files of one folder are of one speaker, whose mean face goes on"
+    )
     model_path: str = option(str(DEFAULT_CHECKPOINT), "checkpoint")
     efficientface_path: str | None = option(
         None, "published EfficientFace to see with, in place of the checkpoint's face classifier"

@@ -67,8 +67,8 @@ class TrainingAlignedInference:
         uncertain: coverage of the sets of classes by which rows are marked uncertain, such as 0.9.
         contributions: tell of each row what each modality adds to the winner's probability, and
             what the gates of the model let through where it has them.
-        adapt: see each face against its own mean in the recording so far (see
-            `media/adaptation.py`), for checkpoints trained with that.
+        adapt: see each face against its own mean so far, in the recording and in earlier ones of
+            the same speaker (see `media/adaptation.py`), for checkpoints trained with that.
 
     Raises:
         ValueError: a checkpoint that cannot be used or cannot do what is asked, an unknown device,
@@ -109,7 +109,8 @@ class TrainingAlignedInference:
         if adapt and self.checkpoint.prior is None:
             name = self.checkpoint.source["name"]
             raise ValueError(f"--adapt recording needs a model trained with it, and {name} is not")
-        self._references: dict[int | None, Reference] = {}
+        self._references: dict[int | None, Reference] = {}  # of the faces of a recording
+        self._speakers: dict[str, Reference] = {}  # of all recordings so far
         self._model = self.checkpoint.model.to(self.device).eval()
         self._weighed: tuple[str, ...] = ()
         if contributions:
@@ -125,13 +126,18 @@ class TrainingAlignedInference:
             self._landmarker = build_landmarker(f"checkpoint {self.checkpoint.source['name']}")
 
     def run(
-        self, media_path: str | Path, progress: Callable[[float], None] | None = None
+        self,
+        media_path: str | Path,
+        progress: Callable[[float], None] | None = None,
+        speaker: str | None = None,
     ) -> Timeline:
         """The timeline of one file. Memory does not grow with its length but for the rows.
 
         Args:
             media_path: anything FFmpeg's libraries read.
             progress: called with the share done, 0 to 1.
+            speaker: whose the first face of the recording is, for `adapt`: what earlier recordings
+                taught of that speaker's face is known from the start.
 
         Raises:
             MediaError: the file cannot be used.
@@ -144,7 +150,7 @@ class TrainingAlignedInference:
         self._references = {}
         thumbnails = _Thumbnails()
         while batch := list(islice(clips, self._batch_size)):
-            rows += self._rows(batch)
+            rows += self._rows(batch, speaker)
             for clip in batch:
                 thumbnails.add(clip)
         timeline = Timeline(
@@ -162,9 +168,10 @@ class TrainingAlignedInference:
         return timeline
 
     @torch.inference_mode()
-    def _rows(self, clips: list[Clip]) -> list[TimelineRow]:
+    def _rows(self, clips: list[Clip], speaker: str | None) -> list[TimelineRow]:
         samples = [preprocess(clip, self.config, self._model.inputs) for clip in clips]
-        adapted = [self._refer(clip, sample) for clip, sample in zip(clips, samples, strict=True)]
+        pairs = zip(clips, samples, strict=True)
+        adapted = [self._refer(clip, sample, speaker) for clip, sample in pairs]
         inputs: dict[str, Tensor] = {
             name: torch.stack([sample[name] for sample in samples]).to(self.device)
             for name in samples[0]
@@ -193,13 +200,18 @@ class TrainingAlignedInference:
             rows.append(row)
         return rows
 
-    def _refer(self, clip: Clip, sample: dict[str, Tensor]) -> bool:
+    def _refer(self, clip: Clip, sample: dict[str, Tensor], speaker: str | None) -> bool:
         """Landmarks less the face they are seen against; whether that is the person's own."""
         prior = self.checkpoint.prior
         if prior is None or "landmarks" not in sample:
             return False
         points, mask = sample["landmarks"].numpy(), sample["landmarks_mask"].numpy()
-        reference = self._references.setdefault(clip.face_id, Reference(prior))
+        if clip.face_id not in self._references and mask.any():
+            reference = Reference(prior)
+            if speaker is not None and not self._references:
+                reference = self._speakers.setdefault(speaker, reference)
+            self._references[clip.face_id] = reference
+        reference = self._references.get(clip.face_id, Reference(prior))
         if self._adapts and mask.any():
             new = mask.sum() / self.config.landmark_rate  # windows that overlap share seconds
             new *= self.hop_seconds / self.config.window_seconds

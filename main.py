@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import glob
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,34 +11,12 @@ from tqdm import tqdm
 from checkpoint import Checkpoint
 from inference import TrainingAlignedInference
 from media.errors import MediaError
+from media_list import Listed, list_media, output_names
 from models.multimodalcnn import FUSIONS
 from models.summary import format_table, summarise_models
 from opts import INFER, LIST, SHIPPED, InferenceOptions, Options, parse_options
 from summary import summarise
 from timeline import Timeline, write_csv, write_json
-
-MEDIA_SUFFIXES = frozenset(
-    f".{name}"
-    for kind in (
-        (
-            "mp4",
-            "m4v",
-            "mov",
-            "avi",
-            "mkv",
-            "webm",
-            "flv",
-            "mpg",
-            "mpeg",
-            "wmv",
-            "3gp",
-            "ts",
-            "mts",
-        ),
-        ("wav", "flac", "mp3", "m4a", "aac", "ogg", "opus", "wma"),
-    )
-    for name in kind
-)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -67,36 +43,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def list_media(patterns: list[str]) -> list[Path]:
-    """Files that the patterns name: files as given, media files of folders, matches of globs.
-
-    Raises:
-        ValueError: a pattern that names nothing.
-    """
-    found: list[Path] = []
-    for pattern in patterns:
-        path = Path(pattern)
-        if path.is_dir():
-            matches = sorted(p for p in path.rglob("*") if p.suffix.lower() in MEDIA_SUFFIXES)
-        elif path.exists() or not glob.has_magic(pattern):
-            matches = [path]
-        else:
-            matches = sorted(Path(p) for p in glob.glob(pattern, recursive=True))  # noqa: PTH207
-        if not matches:
-            raise ValueError(f"--media_path {pattern} names no media file")
-        found += matches
-    return list(dict.fromkeys(found))
-
-
 def infer_files(options: Options) -> int:
     """Run the command line's inference. Returns its exit status.
 
     A file that fails is one line on stderr and the rest goes on: 1 where some failed, 2 where all.
     """
     settings = options.inference
-    paths = list_media(settings.media_path)
-    if settings.save_plot and len(paths) > 1:
-        raise ValueError(f"--save_plot is for one recording; {len(paths)} go to --output")
+    listed = list_media(settings.media_path, settings.speaker_column, settings.speaker_folder)
+    if settings.save_plot and len(listed) > 1:
+        raise ValueError(f"--save_plot is for one recording; {len(listed)} go to --output")
     if Path(settings.output).is_file():
         raise ValueError(f"--output {settings.output} is a file; give a folder")
     if settings.save_plot:
@@ -104,21 +59,21 @@ def infer_files(options: Options) -> int:
 
         check_figure_format(Path(settings.save_plot))
     engine = _build_engine(options)
-    names = _output_names(paths)
+    names = output_names([item.path for item in listed])
     failed = 0
-    for path in paths:
+    for item in listed:
         try:
-            timeline = _run_with_bar(engine, path)
+            timeline = _run_with_bar(engine, item)
         except MediaError as error:
             print(f"error: {error}", file=sys.stderr)
             failed += 1
             continue
-        written = _write_outputs(timeline, Path(settings.output) / names[path], settings)
+        written = _write_outputs(timeline, Path(settings.output) / names[item.path], settings)
         print(summarise(timeline))
         print("Written: " + ", ".join(str(p) for p in written) + "\n")
-    if len(paths) > 1:
-        print(f"{len(paths) - failed} of {len(paths)} recordings written to {settings.output}")
-    return 0 if not failed else (2 if failed == len(paths) else 1)
+    if len(listed) > 1:
+        print(f"{len(listed) - failed} of {len(listed)} recordings written to {settings.output}")
+    return 0 if not failed else (2 if failed == len(listed) else 1)
 
 
 def _build_engine(options: Options) -> TrainingAlignedInference:
@@ -184,21 +139,10 @@ def _check_fusion(checkpoint: Checkpoint, wanted: str | None) -> None:
         )
 
 
-def _output_names(paths: list[Path]) -> dict[Path, str]:
-    """Name of each recording's files: its own without suffix; with it, or numbered, if shared."""
-    stems = Counter(path.stem for path in paths)
-    names = {p: p.stem if stems[p.stem] == 1 else p.name.replace(".", "_") for p in paths}
-    taken: Counter[str] = Counter()
-    for path, name in names.items():
-        taken[name] += 1
-        names[path] = name if taken[name] == 1 else f"{name}_{taken[name]}"
-    return names
-
-
-def _run_with_bar(engine: TrainingAlignedInference, path: Path) -> Timeline:
+def _run_with_bar(engine: TrainingAlignedInference, item: Listed) -> Timeline:
     form = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
-    with tqdm(total=1.0, desc=path.name, bar_format=form, leave=False, disable=None) as bar:
-        return engine.run(path, lambda share: _advance(bar, share))
+    with tqdm(total=1.0, desc=item.path.name, bar_format=form, leave=False, disable=None) as bar:
+        return engine.run(item.path, lambda share: _advance(bar, share), item.speaker)
 
 
 def _advance(bar: tqdm, share: float) -> None:

@@ -362,6 +362,11 @@ def _check_inference(options: Options) -> None:
         raise ValueError("--save_plot has no effect with --no_plot")
     if inference.no_plot and "plot_style" in options.given:
         raise ValueError("--plot_style has no effect with --no_plot")
+    if inference.speaker_folder and inference.speaker_column:
+        raise ValueError("give --speaker_folder or --speaker_column, not both")
+    named = "speaker_folder" if inference.speaker_folder else "speaker_column"
+    if getattr(inference, named) and options.data.adapt == "none":
+        raise ValueError(f"--{named} has no effect without --adapt recording")
     _check_batch(options)
 
 

@@ -49,8 +49,7 @@ class ResNetViTHybrid(PictureModel):
         self.reduce = nn.Conv2d(WIDTHS["resnet50"], self.width, 1)  # a linear layer at each place
         self.tokens = TokenEmbedding(self.width, GRID)
         self.layers = nn.ModuleList(
-            TransformerBlock(self.width, num_heads=8, hidden=2048, dropout=inner)
-            for _ in range(4)
+            TransformerBlock(self.width, num_heads=8, hidden=2048, dropout=inner) for _ in range(4)
         )
         self.norm = nn.LayerNorm(self.width)
         head = nn.Sequential(

@@ -19,8 +19,10 @@ from calibration import Calibration, ConformalRule
 from checkpoint import Checkpoint, save_checkpoint
 from inference import TrainingAlignedInference, probabilities_of
 from main import main
+from media.adaptation import Prior
 from media.clip import Clip, ClipConfig, tile_windows
 from media.faces import build_detector
+from media.landmarks import POINTS
 from models import build_model
 from tests.builders import LABELS, make_checkpoint, make_recording, without_face, without_sound
 from timeline import read_timeline, write_csv, write_json
@@ -276,3 +278,38 @@ def test_the_command_line_reaches_all_of_it(
     assert "Uncertain: " in capsys.readouterr().out
     assert main([*arguments, "--sample_rate", "2"]) == 2
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+def _seen(seconds: float, speaker: str | None, engine: TrainingAlignedInference) -> list[bool]:
+    rows = engine.run("x.mp4", speaker=speaker).rows
+    assert len(rows) == seconds
+    return [bool(row.measures["adapted"]) for row in rows]
+
+
+def test_what_was_learned_of_a_speaker_goes_on_to_the_next_file(
+    tmp_path: Path, stream: pytest.MonkeyPatch
+) -> None:
+    stream.setattr(inference, "build_landmarker", lambda _: None)
+    prior = Prior(np.zeros((POINTS, 2), dtype=np.float32))
+    checkpoint = replace(make_checkpoint("landmark_tcn", CONFIG), prior=prior)
+    engine = TrainingAlignedInference(_save(checkpoint, tmp_path), adapt=True)
+    clips = _clips(*["both"] * 4)
+    stream.setattr(inference, "stream_clips", lambda *_, **__: iter(clips))
+    assert not any(_seen(4, "anna", engine)), "4 s are too few"
+    assert not any(_seen(4, "ben", engine)), "of another speaker"
+    assert not any(_seen(4, None, engine)), "of nobody known"
+    assert all(_seen(4, "anna", engine)), "4 s of the first file and 1 s make 5"
+
+
+def test_only_the_first_face_of_a_file_is_the_speakers(
+    tmp_path: Path, stream: pytest.MonkeyPatch
+) -> None:
+    stream.setattr(inference, "build_landmarker", lambda _: None)
+    prior = Prior(np.zeros((POINTS, 2), dtype=np.float32))
+    checkpoint = replace(make_checkpoint("landmark_tcn", CONFIG), prior=prior)
+    engine = TrainingAlignedInference(_save(checkpoint, tmp_path), adapt=True)
+    clips = _clips(*["both"] * 6)
+    people = [replace(clip, face_id=int(index >= 3)) for index, clip in enumerate(clips)]
+    stream.setattr(inference, "stream_clips", lambda *_, **__: iter(people))
+    assert not any(_seen(6, "anna", engine))
+    assert _seen(6, "anna", engine) == [False, True, True, False, False, False]

@@ -31,6 +31,7 @@ EVERYTHING = {
     "opts",
     "schedules",
     "optimizers",
+    "media_list",
     "memory",
     "initialisation",
     "validation",
@@ -72,6 +73,7 @@ MAY_IMPORT = {
     "opts": {"command_line", "flags", "losses", "models"},
     "schedules": {"flags"},
     "optimizers": {"flags", "models"},
+    "media_list": set(),
     "memory": set(),
     "initialisation": {
         "checkpoint",
