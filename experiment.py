@@ -202,7 +202,7 @@ def _read_data(
 ) -> tuple[list[Record], list[Record], StoreSet]:
     """Records, those that only lend, and the stores of both, prepared here where they were not."""
     options = all_options.data
-    face_size = options.sample_size or default_face_size(all_options.model.model)
+    face_size = options.sample_size or default_face_size(all_options.model)
     records: list[Record] = []
     lenders: list[Record] = []
     folders = []

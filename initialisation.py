@@ -14,7 +14,7 @@ from checkpoint import Checkpoint, combine_checkpoints, load_checkpoint, load_pr
 from datasets.annotations import Record
 from datasets.labels import resolve_classes
 from datasets.targets import resolve_targets
-from flags import TrainOptions
+from flags import ModelOptions, TrainOptions
 from media.clip import ENTRIES, STORED, ClipConfig
 from models import (
     EmotionModel,
@@ -57,10 +57,13 @@ def build_checkpoint(options: Options, records: Sequence[Record], stored: ClipCo
     return Checkpoint(model, names, _clip_config(options, model, stored), options.data.task)
 
 
-def default_face_size(model: str) -> int:
+def default_face_size(options: ModelOptions) -> int:
     """Side of the face pictures that an architecture takes, where nothing else is asked for."""
+    arguments = example_arguments(options.model)
+    if "face_model" in accepted_arguments(options.model):
+        arguments["face_model"] = options.face_model
     with torch.device("meta"):
-        built = build_model(model, **example_arguments(model))
+        built = build_model(options.model, **arguments)
     return int(built.clip_defaults.get("face_size", ClipConfig().face_size))
 
 

@@ -61,6 +61,7 @@ class MultiModalCNN(EmotionModel):
         self.visual_model = _build_branch(face_model, ("face", "landmarks"), num_classes, n_mels)
         self.seen = self.visual_model.inputs[0]
         self.inputs = (self.seen, "speech")
+        self.clip_defaults = {**self.audio_model.clip_defaults, **self.visual_model.clip_defaults}
         self._build_fusion(num_heads)
         width = self.audio_model.width + self.visual_model.width
         self.classifier_1 = _build_head(fusion, width, num_classes, dropout)

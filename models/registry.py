@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar, Self, TypeVar
 
 import torch
@@ -31,7 +32,7 @@ class EmotionModel(nn.Module):
     inputs: tuple[str, ...] = ()
     head: ClassVar[tuple[str, ...]] = ()
     source: ClassVar[str] = ""
-    clip_defaults: ClassVar[dict[str, Any]] = {}
+    clip_defaults: Mapping[str, Any] = MappingProxyType({})
     default_trainable: ClassVar[tuple[str, ...]] = ()
     checkpointing: bool = False
     one_head: ClassVar[bool] = True

@@ -9,7 +9,7 @@ and is pretrained on Kinetics-400 where weights are loaded.
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, ClassVar
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -34,13 +34,15 @@ class ResNet3DLSTM(EmotionModel):
     inputs = ("face",)
     head = ("classifier",)
     source = "Tran et al., CVPR 2018 (torchvision r3d_18), with an LSTM"
-    clip_defaults: ClassVar[dict[str, Any]] = {
-        "pictures": 48,
-        "picture_choice": "even",
-        "face_size": 112,
-        "face_mean": (0.43216, 0.394666, 0.37645),  # of Kinetics-400
-        "face_std": (0.22803, 0.22145, 0.216989),
-    }
+    clip_defaults = MappingProxyType(
+        {
+            "pictures": 48,
+            "picture_choice": "even",
+            "face_size": 112,
+            "face_mean": (0.43216, 0.394666, 0.37645),  # of Kinetics-400
+            "face_std": (0.22803, 0.22145, 0.216989),
+        }
+    )
 
     def __init__(self, num_classes: int = 7, dropout: float = 0.5) -> None:
         super().__init__()

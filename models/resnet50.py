@@ -7,7 +7,7 @@ then, unless blocks are named.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from types import MappingProxyType
 
 from torch import Tensor, nn
 
@@ -29,7 +29,7 @@ class ResNet50(PictureModel):
     """A picture's 2048 features, then dropout, 1024, ReLU, dropout, classes."""
 
     source = "He et al., CVPR 2016 (torchvision)"
-    clip_defaults: ClassVar[dict[str, Any]] = {"face_size": 224}
+    clip_defaults = MappingProxyType({"face_size": 224})
     default_trainable = ("head",)
 
     def __init__(self, num_classes: int = 7, dropout: float = 0.5) -> None:

@@ -9,7 +9,7 @@ are trained then. (The trunk alone has 23.5 M, layers 3 and 4 have 22.1 M, the t
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from types import MappingProxyType
 
 from torch import Tensor, nn
 
@@ -38,7 +38,7 @@ class ResNetViTHybrid(PictureModel):
     """
 
     source = "Dosovitskiy et al., ICLR 2021 (hybrid); He et al., CVPR 2016 (torchvision)"
-    clip_defaults: ClassVar[dict[str, Any]] = {"face_size": 224}
+    clip_defaults = MappingProxyType({"face_size": 224})
     default_trainable = ("layer3", "layer4", "transformer", "head")
 
     def __init__(self, num_classes: int = 7, dropout: float | None = None) -> None:

@@ -7,7 +7,7 @@ normalisation and the head are trained, unless blocks are named; all below them 
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +29,7 @@ class ViTB16(PictureModel):
     """
 
     source = "Dosovitskiy et al., ICLR 2021 (torchvision)"
-    clip_defaults: ClassVar[dict[str, Any]] = {"face_size": 224}
+    clip_defaults = MappingProxyType({"face_size": 224})
     default_trainable = ("mlp12", "norm", "head")
 
     def __init__(self, num_classes: int = 7, dropout: float = 0.3) -> None:

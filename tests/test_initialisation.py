@@ -11,7 +11,7 @@ from torch import nn
 import initialisation
 from checkpoint import save_checkpoint
 from datasets.annotations import Record
-from flags import TrainOptions
+from flags import ModelOptions, TrainOptions
 from initialisation import build_checkpoint, default_face_size, own_paths, start_model
 from media.clip import ClipConfig
 from models import EmotionModel
@@ -120,6 +120,16 @@ def test_what_is_not_asked_for_is_left_to_the_architecture() -> None:
 
 
 def test_faces_are_prepared_in_the_size_the_architecture_takes() -> None:
-    assert default_face_size("resnet50") == 224
-    assert default_face_size("speech_cnn") == ClipConfig().face_size
-    assert default_face_size("late_fusion") == ClipConfig().face_size
+    assert default_face_size(ModelOptions(model="resnet50")) == 224
+    assert default_face_size(ModelOptions(model="speech_cnn")) == ClipConfig().face_size
+    assert default_face_size(ModelOptions(model="late_fusion")) == ClipConfig().face_size
+    assert default_face_size(ModelOptions(face_model="resnet50")) == 224
+
+
+def test_a_fusion_takes_over_what_its_branches_are_made_for() -> None:
+    options = parse_options(
+        ["--annotation_path", "a.csv", "--face_model", "resnet3d_lstm", "--fusion", "lt"]
+    )
+    config = build_checkpoint(options, RECORDS, SMALL).clip_config
+    assert (config.pictures, config.picture_choice) == (48, "even")
+    assert config.face_mean == pytest.approx((0.43216, 0.394666, 0.37645))
