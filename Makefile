@@ -8,12 +8,15 @@ DEMO := results/demo
 TRAIN_DEMO := results/train-demo
 
 .PHONY: demo test check lint types train-demo bench lock clean help
+.SECONDARY:
 
 help:
 	@echo "make demo [MEDIA=path]  emotion timeline of a clip, into results/demo/"
 	@echo "make test               the test suite"
 	@echo "make check              ruff, mypy and the tests"
 	@echo "make train-demo         a small real training run on generated data"
+	@echo "make reproduce-NAME     retrain a shipped checkpoint (face, speech, landmarks, late) or a"
+	@echo "                        recipe from raw data: FER2013=… RAVDESS=… TRACKS=…"
 	@echo "make bench              speed and memory against the reference recipe"
 	@echo "make lock               recompile requirements.txt from pyproject.toml"
 
@@ -54,6 +57,40 @@ train-demo: $(STAMP)
 	  --pretrain_path results/pretrained/face.safetensors results/pretrained/speech.safetensors \
 	  --result_path $(TRAIN_DEMO) --run_name run
 	@echo "look at it: $(BIN)/tensorboard --logdir $(TRAIN_DEMO)/run"
+
+# Retraining: where the raw data lie, what is prepared from them, and what each recipe builds on.
+FER2013 ?=
+RAVDESS ?=
+TRACKS ?=
+PREPARE = $(BIN)/python -m datasets.prepare
+need = @test -n "$($(1))" || { echo "error: say where it lies: $(1)=path" >&2; exit 2; }
+
+data/fer2013_64/manifest.csv: | $(STAMP)
+	$(call need,FER2013)
+	$(PREPARE) fer2013 --root "$(FER2013)" --out $(@D) --face_size 64
+
+data/ravdess_trimmed/manifest.csv: | $(STAMP)
+	$(call need,RAVDESS)
+	$(PREPARE) ravdess --root "$(RAVDESS)" --out $(@D) --exclude_speakers 1 --trim_silence_db 35
+
+data/ravdess_points/manifest.csv: | $(STAMP)
+	$(call need,RAVDESS)
+	$(call need,TRACKS)
+	$(PREPARE) ravdess --root "$(RAVDESS)" --out $(@D) --exclude_speakers 1 --landmarks "$(TRACKS)"
+
+results/ferplus_face/metrics.json: data/fer2013_64/manifest.csv
+results/face/metrics.json: data/fer2013_64/manifest.csv results/ferplus_face/metrics.json
+results/speech/metrics.json: data/ravdess_trimmed/manifest.csv
+results/landmarks/metrics.json: data/ravdess_points/manifest.csv
+results/late/metrics.json: results/face/metrics.json results/speech/metrics.json
+
+# A run that was interrupted goes on.
+results/%/metrics.json: recipes/%.toml | $(STAMP)
+	@if test -f $(@D)/opts.json; then $(BIN)/python main.py --resume_path $(@D); \
+	else $(BIN)/python main.py --recipe $* --run_name $*; fi
+
+reproduce-%: results/%/metrics.json
+	@$(BIN)/python -m convert results/$*/model_best.safetensors results/$*/$*.safetensors --half
 
 bench: $(STAMP)
 	@$(BIN)/python -m benchmarks.inference_speed

@@ -1,7 +1,7 @@
 """Rows of a table of results, from run folders and never typed.
 
     python -m reports.results_table add results/RUN --name landmarks --data "RAVDESS, six folds"
-    python -m reports.results_table add results/FUSED --name both --data X --parts results/A results/B
+    python -m reports.results_table add results/FUSED --name both --data … --parts results/A …
     python -m reports.results_table write README.md
 
 `add` notes the scores of a run folder, or of what `reports.fuse` wrote, in

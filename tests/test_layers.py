@@ -42,6 +42,7 @@ EVERYTHING = {
     "attribution",
     "inference",
     "explain",
+    "convert",
     "main",
 }
 MAY_IMPORT = {
@@ -107,13 +108,15 @@ MAY_IMPORT = {
         "metrics",
         "reports",
     },
-    "experiment": EVERYTHING - {"inference", "explain", "main", "crossval", "experiment"},
+    "experiment": EVERYTHING
+    - {"inference", "explain", "main", "crossval", "experiment", "convert"},
     "crossval": {"datasets", "experiment", "files", "opts", "reports"},
     "attribution": {"models"},
     "inference": EVERYTHING
-    - {"training", "experiment", "crossval", "main", "inference", "explain", "summary"},
-    "explain": EVERYTHING - {"training", "experiment", "crossval", "main", "explain"},
-    "main": EVERYTHING - {"main"},
+    - {"training", "experiment", "crossval", "main", "inference", "explain", "summary", "convert"},
+    "explain": EVERYTHING - {"training", "experiment", "crossval", "main", "explain", "convert"},
+    "convert": {"checkpoint", "command_line"},
+    "main": EVERYTHING - {"main", "convert"},
     "benchmarks": EVERYTHING,
 }
 

@@ -1,0 +1,34 @@
+"""A checkpoint to a file to pass on."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+import torch
+
+from checkpoint import load_checkpoint, save_checkpoint
+from convert import main
+from tests.builders import make_checkpoint
+
+
+def test_weights_of_16_bits_take_half_the_room_and_say_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole, half = tmp_path / "model_best.safetensors", tmp_path / "x" / "half.safetensors"
+    save_checkpoint(make_checkpoint("speech_cnn"), whole)
+    assert main([str(whole), str(half), "--half"]) == 0
+    assert half.stat().st_size < 0.6 * whole.stat().st_size
+    assert hashlib.sha256(half.read_bytes()).hexdigest() in capsys.readouterr().out
+    speech = torch.randn(1, 64, 100)
+    first, second = (load_checkpoint(path).model(speech)["logits"] for path in (whole, half))
+    assert torch.allclose(first, second, atol=0.02)
+
+
+def test_a_mistake_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(tmp_path / "none.safetensors"), str(tmp_path / "a.safetensors")]) == 2
+    assert main([str(tmp_path / "none.safetensors"), str(tmp_path / "a.pth")]) == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 2
+    assert "are .safetensors files" in errors[1]
