@@ -99,17 +99,18 @@ def results_table(rows: dict[str, dict[str, Any]]) -> Table:
     return Table("", _COLUMNS, cells)
 
 
-def write_between(path: Path, text: str) -> None:
-    """Put text between the marks of a file.
+def write_between(path: Path, text: str, marks: tuple[str, str] = (BEGIN, END)) -> None:
+    """Put text between two marks of a file.
 
     Raises:
         ValueError: the file has no such marks.
     """
+    begin, end = marks
     before = path.read_text(encoding="utf-8")
-    pattern = re.compile(f"{re.escape(BEGIN)}.*?{re.escape(END)}", re.DOTALL)
+    pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
     if not pattern.search(before):
-        raise ValueError(f"{path} has no lines {BEGIN} and {END}")
-    after = pattern.sub(lambda _: f"{BEGIN}\n\n{text.strip()}\n\n{END}", before)
+        raise ValueError(f"{path} has no lines {begin} and {end}")
+    after = pattern.sub(lambda _: f"{begin}\n\n{text.strip()}\n\n{end}", before)
     with replacing(path) as temporary:
         temporary.write_text(after, encoding="utf-8")
 
