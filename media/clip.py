@@ -33,6 +33,8 @@ class ClipConfig:
         pictures: face pictures per window (T).
         picture_choice: `last` takes the last T face pictures of a window, `even` the T that lie
             nearest to the middles of T equal parts of it.
+        picture_rate: pictures a second that `last` takes at most, so that as many span as much time
+            in a faster recording; others between them are passed over.
         face_size: side of the square face picture, in pixels.
         face_margin: what is added to the longer side of the detected box, as a share of it, before
             the square around the box's centre is cut.
@@ -53,6 +55,7 @@ class ClipConfig:
     window_seconds: float = 1.0
     pictures: int = 15
     picture_choice: PictureChoice = "last"
+    picture_rate: float = 30.0
     face_size: int = 96
     face_margin: float = 0.0
     colour: Colour = "rgb"
@@ -75,7 +78,14 @@ class ClipConfig:
     def __post_init__(self) -> None:
         for name in ("face_mean", "face_std"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
-        for name in ("window_seconds", "pictures", "detector_side", "detector_stride"):
+        positive = (
+            "window_seconds",
+            "pictures",
+            "picture_rate",
+            "detector_side",
+            "detector_stride",
+        )
+        for name in positive:
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be positive, not {getattr(self, name)}")
         if self.face_size <= 0 or self.face_size % 16:
@@ -301,7 +311,7 @@ class Recording:
         shape = (config.pictures, config.face_size, config.face_size, 3)
         faces, mask = np.zeros(shape, dtype=np.uint8), np.zeros(config.pictures, dtype=bool)
         if config.picture_choice == "last":
-            chosen = chosen[-config.pictures :]
+            chosen = _last_at_rate(chosen, self.face_times, config)
             slots = np.arange(len(chosen))
         else:
             chosen, slots = _even_slots(chosen, self.face_times, window, config)
@@ -342,6 +352,18 @@ def _followed_identity(ids: np.ndarray) -> int | None:
         return None
     values, last, counts = np.unique(ids[::-1], return_index=True, return_counts=True)
     return int(values[np.lexsort((last, -counts))[0]])
+
+
+def _last_at_rate(chosen: np.ndarray, times: np.ndarray, config: ClipConfig) -> np.ndarray:
+    """The last T face pictures, none nearer to the next than nine tenths of a step."""
+    nearest = 0.9 / config.picture_rate  # so that times that jitter are not passed over
+    kept: list[int] = []
+    for index in chosen[::-1]:
+        if len(kept) == config.pictures:
+            break
+        if not kept or times[kept[-1]] - times[index] >= nearest:
+            kept.append(int(index))
+    return np.array(kept[::-1], dtype=int)
 
 
 def _even_slots(

@@ -63,7 +63,10 @@ class CNNAutoencoderLSTM(EmotionModel):
             self.backbone = build_resnet(backbone) if backbone != "custom" else _PictureCNN()
         self.norm = nn.LayerNorm(features)
         self.squeeze = nn.Sequential(
-            nn.Linear(features, 256), nn.ReLU(inplace=True), nn.Linear(256, BOTTLENECK)
+            nn.Linear(features, 256),
+            nn.ReLU(inplace=True),
+            nn.Linear(256, BOTTLENECK),
+            nn.LayerNorm(BOTTLENECK),
         )
         self.restore = nn.Sequential(
             nn.Linear(BOTTLENECK, 256), nn.ReLU(inplace=True), nn.Linear(256, features)
@@ -149,6 +152,7 @@ def _build_head(width: int, num_classes: int, dropout: float) -> nn.Module:
     if not num_classes:
         return nn.Identity()
     return nn.Sequential(
+        nn.LayerNorm(width),  # an LSTM's fresh states are too small to learn from at once
         nn.Linear(width, 128),
         nn.ReLU(inplace=True),
         nn.Dropout(dropout),

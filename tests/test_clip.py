@@ -108,6 +108,26 @@ def test_the_last_pictures_of_a_window_are_taken() -> None:
     assert clip.face_share == 1.0
 
 
+@pytest.mark.parametrize(("rate", "passed_over"), [(60.0, 1), (120.0, 3), (29.97, 0), (50.0, 1)])
+def test_the_last_pictures_of_a_fast_recording_span_as_much_time(
+    rate: float, passed_over: int
+) -> None:
+    times = np.arange(round(2 * rate)) / rate
+    values = np.arange(len(times)).astype(np.uint8)
+    faces = np.broadcast_to(values[:, None, None, None], (len(times), 16, 16, 3))
+    recording = replace(
+        make_recording(),
+        faces=faces,
+        face_times=times,
+        face_ids=np.zeros(len(times), dtype=np.int32),
+        picture_times=times,
+    )
+    clip = recording.cut(Window(0.0, 2.0), CONFIG)
+    steps = np.diff(clip.faces[:, 0, 0, 0].astype(int))
+    assert steps.tolist() == [passed_over + 1] * 14
+    assert clip.faces[-1, 0, 0, 0] == values[-1]
+
+
 def test_pictures_are_spread_evenly_over_a_legacy_window() -> None:
     config = replace(LEGACY, face_size=16)
     clip = make_recording(4.0, config).cut(Window(0.0, 3.6), config)
