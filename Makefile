@@ -71,7 +71,8 @@ data/fer2013_64/manifest.csv: | $(STAMP)
 
 data/ravdess_trimmed/manifest.csv: | $(STAMP)
 	$(call need,RAVDESS)
-	$(PREPARE) ravdess --root "$(RAVDESS)" --out $(@D) --exclude_speakers 1 --trim_silence_db 35
+	$(PREPARE) ravdess --root "$(RAVDESS)" --out $(@D) --exclude_speakers 1 \
+	  --trim_silence_db 35 --face_size 64
 
 data/ravdess_points/manifest.csv: | $(STAMP)
 	$(call need,RAVDESS)
