@@ -116,7 +116,8 @@ def _group_tables(groups: dict[str, Any]) -> list[Table]:
             continue
         rows = []
         for group, entry in found.items():
-            low, high = entry.get("accuracy_interval") or (None, None)
+            within = entry.get("accuracy_interval") if name == "speaker" else None
+            low, high = within or (None, None)
             cell = score_cell({"value": entry["accuracy"], "low": low, "high": high})
             rows.append((group, cell, f"{100 * entry['uar']:.1f}", str(entry["clips"])))
         caption = (

@@ -30,7 +30,7 @@ from reports.tables import Table, score_cell, to_markdown
 
 SCORES = Path(__file__).parent.parent / "results" / "pretrained" / "scores.json"
 BEGIN, END = "<!-- results: python -m reports.results_table write -->", "<!-- /results -->"
-_COLUMNS = ("system", "test data", "parameters", "accuracy", "UAR", "clips", "speakers")
+_COLUMNS = ("system", "test data", "parameters", "accuracy", "UAR", "clips or windows", "speakers")
 
 
 def read_row(
