@@ -286,30 +286,30 @@ def _seen(seconds: float, speaker: str | None, engine: TrainingAlignedInference)
     return [bool(row.measures["adapted"]) for row in rows]
 
 
-def test_what_was_learned_of_a_speaker_goes_on_to_the_next_file(
-    tmp_path: Path, stream: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def adapting(tmp_path: Path, stream: pytest.MonkeyPatch) -> TrainingAlignedInference:
     stream.setattr(inference, "build_landmarker", lambda _: None)
     prior = Prior(np.zeros((POINTS, 2), dtype=np.float32))
     checkpoint = replace(make_checkpoint("landmark_tcn", CONFIG), prior=prior)
-    engine = TrainingAlignedInference(_save(checkpoint, tmp_path), adapt=True)
+    return TrainingAlignedInference(_save(checkpoint, tmp_path), adapt=True)
+
+
+def test_what_was_learned_of_a_speaker_goes_on_to_the_next_file(
+    adapting: TrainingAlignedInference, stream: pytest.MonkeyPatch
+) -> None:
     clips = _clips(*["both"] * 4)
     stream.setattr(inference, "stream_clips", lambda *_, **__: iter(clips))
-    assert not any(_seen(4, "anna", engine)), "4 s are too few"
-    assert not any(_seen(4, "ben", engine)), "of another speaker"
-    assert not any(_seen(4, None, engine)), "of nobody known"
-    assert all(_seen(4, "anna", engine)), "4 s of the first file and 1 s make 5"
+    assert not any(_seen(4, "anna", adapting)), "4 s are too few"
+    assert not any(_seen(4, "ben", adapting)), "of another speaker"
+    assert not any(_seen(4, None, adapting)), "of nobody known"
+    assert all(_seen(4, "anna", adapting)), "4 s of the first file and 1 s make 5"
 
 
 def test_only_the_first_face_of_a_file_is_the_speakers(
-    tmp_path: Path, stream: pytest.MonkeyPatch
+    adapting: TrainingAlignedInference, stream: pytest.MonkeyPatch
 ) -> None:
-    stream.setattr(inference, "build_landmarker", lambda _: None)
-    prior = Prior(np.zeros((POINTS, 2), dtype=np.float32))
-    checkpoint = replace(make_checkpoint("landmark_tcn", CONFIG), prior=prior)
-    engine = TrainingAlignedInference(_save(checkpoint, tmp_path), adapt=True)
     clips = _clips(*["both"] * 6)
     people = [replace(clip, face_id=int(index >= 3)) for index, clip in enumerate(clips)]
     stream.setattr(inference, "stream_clips", lambda *_, **__: iter(people))
-    assert not any(_seen(6, "anna", engine))
-    assert _seen(6, "anna", engine) == [False, True, True, False, False, False]
+    assert not any(_seen(6, "anna", adapting))
+    assert _seen(6, "anna", adapting) == [False, True, True, False, False, False]
