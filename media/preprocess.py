@@ -67,31 +67,11 @@ def _normalise_faces(faces: np.ndarray, mask: np.ndarray, config: ClipConfig) ->
 
 
 @lru_cache(maxsize=8)
-def _window(win_length: int) -> torch.Tensor:
-    return torch.hann_window(win_length)
+def _mel_transform(**constants: float) -> torchaudio.transforms.MelSpectrogram:
+    return torchaudio.transforms.MelSpectrogram(**constants, center=False)
 
 
-@lru_cache(maxsize=8)
-def _filters(n_fft: int, f_min: float, f_max: float, n_mels: int, sample_rate: int) -> torch.Tensor:
-    """(n_mels, n_fft / 2 + 1), on HTK's mel scale."""
-    bins = n_fft // 2 + 1
-    return torchaudio.functional.melscale_fbanks(bins, f_min, f_max, n_mels, sample_rate).T
-
-
-def _mel_power(waveform: np.ndarray, config: ClipConfig) -> torch.Tensor:
-    """(n_mels, L). As torchaudio's MelSpectrogram, which takes the root of what it squares."""
-    c = config
-    spectrum = torch.stft(
-        torch.from_numpy(waveform),
-        c.n_fft,
-        c.hop_length,
-        c.win_length,
-        _window(c.win_length),
-        center=False,
-        return_complex=True,
-    )
-    power = torch.view_as_real(spectrum).square().sum(dim=-1)
-    return _filters(c.n_fft, c.f_min, c.f_max, c.n_mels, c.sample_rate) @ power
+_SPECTRAL = ("sample_rate", "n_fft", "win_length", "hop_length", "f_min", "f_max", "n_mels")
 
 
 def _log_mel(waveform: np.ndarray, mask: torch.Tensor, config: ClipConfig) -> torch.Tensor:
@@ -101,7 +81,8 @@ def _log_mel(waveform: np.ndarray, mask: torch.Tensor, config: ClipConfig) -> to
     95th percentile of the existing frames' levels is taken away; what lies over 60 dB below it is
     cut off.
     """
-    power = _mel_power(waveform, config)
+    transform = _mel_transform(**{name: getattr(config, name) for name in _SPECTRAL})
+    power = transform(torch.from_numpy(waveform))  # (n_mels, L)
     levels = (power.sum(dim=0) + 1e-10).log()[mask]
     level = _percentile(levels, SPEECH_LEVEL_PERCENTILE)
     relative = ((power + 1e-10).log() - level).clamp(min=-LOG_MEL_RANGE)
