@@ -22,7 +22,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from tqdm import tqdm
 
-from command_line import OneLineParser
+from command_line import OneLineParser, exit_status
 from datasets.annotations import SUBSETS, Record, read_annotations
 from datasets.corpora import CORPORA
 from datasets.fingerprints import (
@@ -361,11 +361,8 @@ def parse_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point. A user's mistake is one line and exit status 2."""
-    try:
-        return check(parse_options(arguments))
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    options = parse_options(arguments)
+    return exit_status(lambda: check(options))
 
 
 if __name__ == "__main__":

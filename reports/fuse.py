@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from command_line import OneLineParser
+from command_line import OneLineParser, exit_status
 from datasets.labels import place
 from files import replacing, write_json
 from fusion import FITTED_METHODS, METHODS, Combination, fit_combination
@@ -56,11 +56,7 @@ class Matched:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line. Returns the exit status."""
     options = _parser().parse_args(argv)
-    try:
-        return _run(options)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return exit_status(lambda: _run(options))
 
 
 def match_tables(

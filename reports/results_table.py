@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from command_line import OneLineParser
+from command_line import OneLineParser, exit_status
 from files import replacing, write_json
 from reports.evaluation import score_intervals
 from reports.predictions import PredictionTable, read_json, read_predictions
@@ -135,21 +135,21 @@ def parse_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point. Returns the exit status."""
     options = parse_options(arguments)
-    try:
-        rows: dict[str, Any] = read_json(options.scores)
-        if options.command == "add":
-            chosen = (options.subset, options.windows, options.parts)
-            row = read_row(options.run, options.data, *chosen)
-            write_json({**rows, options.name: row}, options.scores)
-            print(f"{options.name}: {score_cell(row['accuracy'])}, in {options.scores}")
-            return 0
-        if not rows:
-            raise ValueError(f"{options.scores} holds no rows: add some")
-        for path in options.files:
-            write_between(path, to_markdown([results_table(rows)]))
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return exit_status(lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> int:
+    rows: dict[str, Any] = read_json(options.scores)
+    if options.command == "add":
+        chosen = (options.subset, options.windows, options.parts)
+        row = read_row(options.run, options.data, *chosen)
+        write_json({**rows, options.name: row}, options.scores)
+        print(f"{options.name}: {score_cell(row['accuracy'])}, in {options.scores}")
+        return 0
+    if not rows:
+        raise ValueError(f"{options.scores} holds no rows: add some")
+    for path in options.files:
+        write_between(path, to_markdown([results_table(rows)]))
     return 0
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from calibration import fit_temperature
-from command_line import OneLineParser
+from command_line import OneLineParser, exit_status
 from files import write_json
 from metrics import confusion_matrix
 from reports.bars import Bar, plot_score_bars
@@ -334,13 +334,14 @@ def parse_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point. A user's mistake is one line and exit status 2."""
-    try:
-        for folder in parse_options(arguments).folder:
-            write_run_report(folder, print)
-            print(f"{folder}: metrics.json and figures written")
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    options = parse_options(arguments)
+    return exit_status(lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> int:
+    for folder in options.folder:
+        write_run_report(folder, print)
+        print(f"{folder}: metrics.json and figures written")
     return 0
 
 
