@@ -26,7 +26,7 @@ def keep_freed_memory() -> bool:
     """Let glibc's allocator keep what a step frees for the next step.
 
     It gives large blocks back to the system at once, and each new one is then faulted in page by
-    page: a quarter of the time of a training step of EfficientFace.
+    page: a sixth of the time of a training step of EfficientFace.
 
     Returns:
         Whether there was such an allocator to ask.

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from command_line import OneLineParser
+from command_line import OneLineParser, exit_status
 from reports.predictions import read_json
 from reports.results_table import write_between
 from reports.tables import Table, score_cell, to_markdown
@@ -54,7 +54,7 @@ def facts(checkpoint: Path, run: Path, subset: str = "testing") -> str:
     if scores is None or "recall" not in scores:
         raise ValueError(f"{run} tells no scores of classes on {subset}")
     tables = [
-        _file_table(checkpoint, read_json(run / "run.json").get("parameters")),
+        _file_table(checkpoint, read_json(run / "run.json")),
         _score_table(scores, subset),
         _recall_table(scores),
         *_group_tables(scores["groups"]),
@@ -66,11 +66,12 @@ def facts(checkpoint: Path, run: Path, subset: str = "testing") -> str:
     return to_markdown(tables)
 
 
-def _file_table(path: Path, parameters: int | None) -> Table:
+def _file_table(path: Path, about: dict[str, Any]) -> Table:
     told = read_metadata(path)
     clips, info = told["clip_config"], told["info"]
     speakers = [name.removeprefix("ravdess-") for name in info.get("training_speakers", [])]
-    picture = f"{clips['face_size']}x{clips['face_size']} pixels, {clips['colour']}"
+    parameters, takes = about.get("parameters"), about.get("inputs", [])
+    picture = f", faces of {clips['face_size']}x{clips['face_size']} pixels, {clips['colour']}"
     calibration = told.get("calibration")
     rows = {
         "file": f"`{path.name}`, {path.stat().st_size / 1e6:.1f} MB",
@@ -78,7 +79,8 @@ def _file_table(path: Path, parameters: int | None) -> Table:
         "architecture": f"`{told['architecture']['name']}`"
         + ("" if parameters is None else f", {parameters:,} parameters"),
         "classes, in order": ", ".join(told["class_names"]),
-        "windows": f"{clips['window_seconds']:g} s; face pictures of {picture}, where it takes any",
+        "takes": f"{' and '.join(takes)}, {clips['window_seconds']:g} s"
+        + (picture if "face" in takes else ""),
         "trained on": ", ".join(info.get("corpora", [])),
         "licence of the data": "; ".join(info.get("licence", [])),
         "RAVDESS actors trained on": ", ".join(speakers) or "none",
@@ -120,9 +122,7 @@ def _group_tables(groups: dict[str, Any]) -> list[Table]:
             low, high = within or (None, None)
             cell = score_cell({"value": entry["accuracy"], "low": low, "high": high})
             rows.append((group, cell, f"{100 * entry['uar']:.1f}", str(entry["clips"])))
-        caption = (
-            f"By {name} (%); intervals over speakers where a group has several, else over clips."
-        )
+        caption = f"By {name} (%){'; intervals over clips' if name == 'speaker' else ''}."
         tables.append(Table(caption, (name, "accuracy", "UAR", "clips"), tuple(rows)))
     return tables
 
@@ -160,12 +160,12 @@ def parse_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point. Returns the exit status."""
     options = parse_options(arguments)
-    try:
-        text = facts(options.checkpoint, options.run, options.subset)
-        write_between(options.card, text, (BEGIN, END))
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return exit_status(lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> int:
+    text = facts(options.checkpoint, options.run, options.subset)
+    write_between(options.card, text, (BEGIN, END))
     return 0
 
 

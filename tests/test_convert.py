@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from calibration import Calibration
 from checkpoint import load_checkpoint, save_checkpoint
 from convert import main
 from tests.builders import make_checkpoint
@@ -24,6 +26,15 @@ def test_weights_of_16_bits_take_half_the_room_and_say_the_same(
     speech = torch.randn(1, 64, 100)
     first, second = (load_checkpoint(path).model(speech)["logits"] for path in (whole, half))
     assert torch.allclose(first, second, atol=0.02)
+
+
+def test_a_calibration_can_be_left_out(tmp_path: Path) -> None:
+    fitted, plain = tmp_path / "fitted.safetensors", tmp_path / "plain.safetensors"
+    calibration = Calibration("temperature", (2.0, 2.0), (0.0, 0.0))
+    save_checkpoint(replace(make_checkpoint("speech_cnn"), calibration=calibration), fitted)
+    for flags, expected in (([], calibration), (["--uncalibrated"], None)):
+        assert main([str(fitted), str(plain), *flags]) == 0
+        assert load_checkpoint(plain).calibration == expected
 
 
 def test_a_mistake_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
