@@ -13,6 +13,7 @@ from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torchvision.models.video import r3d_18
 
 from models.layers import Recurrent, existing_first, keep
@@ -27,8 +28,11 @@ PICTURES_PER_STEP = 8  # three of the trunk's layers halve time
 class ResNet3DLSTM(EmotionModel):
     """Pictures that exist are first brought together in their order: the trunk sees no hole.
 
-    What follows them reads as the zeros beyond the end of a clip, in front of every convolution;
-    in training these zeros do enter the statistics of batch normalisation.
+    A clip of one picture is read as a still, seen unchanged for a while: what a kernel weighs over
+    time is summed, so that single pictures train the whole of it, at the cost of a 2D network.
+
+    What follows the pictures reads as the zeros beyond the end of a clip, in front of every
+    convolution; in training these zeros do enter the statistics of batch normalisation.
     """
 
     inputs = ("face",)
@@ -93,25 +97,47 @@ class ResNet3DLSTM(EmotionModel):
             face = face.masked_fill(~mask[:, :, None, None, None], 0.0)
             face = face.gather(1, order[:, :, None, None, None].expand_as(face))
             exists = mask.gather(1, order)
-        x = _keep(self.backbone.stem(face.transpose(1, 2)), exists)
+        still = face.shape[1] == 1
+        x = _keep(_convolve(self.backbone.stem, face.transpose(1, 2), still), exists)
         for name in LAYERS:
             for block in self.backbone.get_submodule(name):
                 exists = None if exists is None else exists[:, :: block.conv1[0].stride[0]]
-                x = self.run_block(partial(_run_block, block, exists), x)
+                x = self.run_block(partial(_run_block, block, exists, still), x)
         return x.mean(dim=(3, 4)), exists
 
 
-def _run_block(block: nn.Module, exists: Tensor | None, x: Tensor) -> Tensor:
+def _run_block(block: nn.Module, exists: Tensor | None, still: bool, x: Tensor) -> Tensor:
     """torchvision's residual block, with zeros where no step exists in front of each convolution.
 
     Args:
         block: a `BasicBlock` of `r3d_18`.
         exists: (B, T') bool, of the block's output.
+        still: whether the clip is one picture.
         x: (B, D, T, H, W), zero where no step exists.
     """
-    inner = _keep(block.get_submodule("conv1")(x), exists)
-    past = x if block.downsample is None else block.get_submodule("downsample")(x)
-    return _keep((block.get_submodule("conv2")(inner) + past).relu(), exists)
+    inner = _keep(_convolve(block.get_submodule("conv1"), x, still), exists)
+    past = x
+    if block.downsample is not None:
+        past = _convolve(block.get_submodule("downsample"), x, still)
+    return _keep((_convolve(block.get_submodule("conv2"), inner, still) + past).relu(), exists)
+
+
+def _convolve(layers: nn.Module, x: Tensor, still: bool) -> Tensor:
+    """A 3D convolution and what follows it; one step is convolved as if it stood for ever."""
+    if not still:
+        return layers(x)
+    convolution, *others = layers.children()
+    assert isinstance(convolution, nn.Conv3d)
+    kernel = convolution.weight.sum(dim=2)
+    x = functional.conv2d(
+        x.squeeze(2),
+        kernel,
+        stride=convolution.stride[1:],
+        padding=[int(size) for size in convolution.padding[1:]],
+    ).unsqueeze(2)
+    for layer in others:
+        x = layer(x)
+    return x
 
 
 def _keep(x: Tensor, exists: Tensor | None) -> Tensor:

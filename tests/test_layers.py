@@ -43,8 +43,10 @@ EVERYTHING = {
     "inference",
     "explain",
     "convert",
+    "robustness",
     "main",
 }
+COMMANDS = {"main", "convert", "robustness"}
 MAY_IMPORT = {
     "command_line": set(),
     "files": set(),
@@ -108,15 +110,16 @@ MAY_IMPORT = {
         "metrics",
         "reports",
     },
-    "experiment": EVERYTHING
-    - {"inference", "explain", "main", "crossval", "experiment", "convert"},
+    "experiment": EVERYTHING - COMMANDS - {"inference", "explain", "crossval", "experiment"},
     "crossval": {"datasets", "experiment", "files", "opts", "reports"},
     "attribution": {"models"},
     "inference": EVERYTHING
-    - {"training", "experiment", "crossval", "main", "inference", "explain", "summary", "convert"},
-    "explain": EVERYTHING - {"training", "experiment", "crossval", "main", "explain", "convert"},
+    - COMMANDS
+    - {"training", "experiment", "crossval", "inference", "explain", "summary"},
+    "explain": EVERYTHING - COMMANDS - {"training", "experiment", "crossval", "explain"},
     "convert": {"checkpoint", "command_line"},
-    "main": EVERYTHING - {"main", "convert"},
+    "robustness": {"command_line", "datasets", "inference", "reports", "timeline"},
+    "main": EVERYTHING - COMMANDS,
     "benchmarks": EVERYTHING,
 }
 

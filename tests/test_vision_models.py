@@ -154,6 +154,16 @@ def test_the_steps_of_the_3d_network_are_repeated_for_their_pictures() -> None:
     assert not steps[:, 3].any()
 
 
+@torch.no_grad()
+def test_the_3d_network_reads_one_picture_as_a_long_still() -> None:
+    model = _settled("resnet3d_lstm", pictures=12)
+    picture = torch.randn(1, 1, 3, SIDE, SIDE)
+    still, _ = model._encode(picture, None)
+    long, _ = model._encode(picture.expand(-1, 160, -1, -1, -1), None)
+    torch.testing.assert_close(long[..., 10], still[..., 0], rtol=1e-3, atol=1e-4)
+    assert not torch.allclose(long[..., 0], still[..., 0], atol=1e-2)  # zeros before the clip
+
+
 @pytest.mark.parametrize(("name", "side"), [("vit_scratch", 48), ("resnet_vit_hybrid", 96)])
 @torch.no_grad()
 def test_positions_are_interpolated_for_another_side(name: str, side: int) -> None:
