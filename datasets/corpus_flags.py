@@ -12,7 +12,7 @@ from datasets.affdex import TASKS, AffdexOptions
 from datasets.fer2013 import Duplicates, format_duplicates
 
 _AFFDEX = "affdex_"  # then the name of an `AffdexOptions` entry
-_CORPUS_OF = {"song": "ravdess", "keep_duplicates": "fer2013"}
+_CORPUS_OF = {"song": "ravdess", "keep_duplicates": "fer2013", "original_labels": "fer2013"}
 
 
 def add_corpus_flags(parser: argparse.ArgumentParser) -> None:
@@ -20,6 +20,7 @@ def add_corpus_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("of one corpus").add_argument
     add("--song", action="store_true", help="RAVDESS: songs too")
     add("--keep_duplicates", action="store_true", help="FER2013: also what repeats another subset")
+    add("--original_labels", action="store_true", help="FER2013: its own labels, not FER+'s votes")
     number = partial(add, type=float, metavar="NUMBER")
     add("--affdex_task", choices=tuple(TASKS), help="which target columns to write")
     number("--affdex_window_seconds", help="length of the records")
@@ -62,7 +63,12 @@ def read_corpus_flags(options: argparse.Namespace, say: Callable[[str], None]) -
         keep = options.keep_duplicates
         report = partial(_tell_duplicates, say, keep)
         known = Path(options.out) / "copies.json"
-        return {"keep_duplicates": keep, "report": report, "known": known}
+        return {
+            "keep_duplicates": keep,
+            "original_labels": options.original_labels,
+            "report": report,
+            "known": known,
+        }
     given = {name: value for name, value in affdex.items() if value is not None}
     return {"options": _affdex_options(given)} if options.corpus == "affdex" else {}
 

@@ -93,6 +93,7 @@ def read_records(
     root: Path,
     pictures: Path | None = None,
     keep_duplicates: bool = False,
+    original_labels: bool = False,
     report: Callable[[Duplicates], None] | None = None,
     known: Path | None = None,
 ) -> list[Record]:
@@ -105,6 +106,8 @@ def read_records(
         root: folder of the pictures, or of `fer2013.csv`, or that file.
         pictures: where to unpack `fer2013.csv`; `fer2013_pictures` beside it if not given.
         keep_duplicates: whether pictures that repeat others stay.
+        original_labels: FER2013's own labels of seven classes, as if there were no votes; then no
+            picture is left out for them.
         report: is told what repeats what.
         known: file in which that is kept until a picture changes; seconds are saved by it.
 
@@ -112,7 +115,7 @@ def read_records(
         ValueError: no FER2013 picture under the folder; or a csv that cannot be read.
     """
     root = _picture_folder(root, pictures)
-    votes = _read_votes(root / _VOTES)
+    votes = {} if original_labels else _read_votes(root / _VOTES)
     paths = _list_pictures(root)
     if not paths:
         raise ValueError(f"no FER2013 pictures such as train/happy/Training_1.jpg under {root}")

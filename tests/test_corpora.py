@@ -208,6 +208,12 @@ def test_fer2013_csv_takes_the_votes_beside_it(tmp_path: Path) -> None:
     assert records["Training_000000.png"].soft == {"neutral": 0.4, "happy": 0.6}
     assert "PublicTest_000002.png" not in records, "not a face"
     assert records["PrivateTest_000003.png"].soft == {"sad": 1.0}
+    original = read_corpus("fer2013", tmp_path, original_labels=True)
+    assert {Path(r.video).name: r.label for r in original if not r.soft} == {
+        "Training_000000.png": "happy",
+        "PublicTest_000002.png": "neutral",
+        "PrivateTest_000003.png": "sad",
+    }
 
 
 @pytest.mark.parametrize(
