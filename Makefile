@@ -65,22 +65,23 @@ TRACKS ?=
 PREPARE = $(BIN)/python -m datasets.prepare
 need = @test -n "$($(1))" || { echo "error: say where it lies: $(1)=path" >&2; exit 2; }
 
-data/fer2013_64/manifest.csv: | $(STAMP)
+data/fer2013_%/manifest.csv: | $(STAMP)
 	$(call need,FER2013)
-	$(PREPARE) fer2013 --root "$(FER2013)" --out $(@D) --face_size 64
+	$(PREPARE) fer2013 --root "$(FER2013)" --out $(@D) --face_size $*
 
 data/ravdess_trimmed/manifest.csv: | $(STAMP)
 	$(call need,RAVDESS)
 	$(PREPARE) ravdess --root "$(RAVDESS)" --out $(@D) --exclude_speakers 1 \
-	  --trim_silence_db 35 --face_size 64
+	  --trim_silence_db 35 --face_size 96
 
 data/ravdess_points/manifest.csv: | $(STAMP)
 	$(call need,RAVDESS)
 	$(call need,TRACKS)
 	$(PREPARE) ravdess --root "$(RAVDESS)" --out $(@D) --exclude_speakers 1 --landmarks "$(TRACKS)"
 
-results/ferplus_face/metrics.json: data/fer2013_64/manifest.csv
-results/face/metrics.json: data/fer2013_64/manifest.csv results/ferplus_face/metrics.json
+results/ferplus_face_64/metrics.json: data/fer2013_64/manifest.csv
+results/ferplus_face/metrics.json: data/fer2013_96/manifest.csv results/ferplus_face_64/metrics.json
+results/face/metrics.json: data/fer2013_96/manifest.csv results/ferplus_face/metrics.json
 results/speech/metrics.json: data/ravdess_trimmed/manifest.csv
 results/landmarks/metrics.json: data/ravdess_points/manifest.csv
 results/late/metrics.json: results/face/metrics.json results/speech/metrics.json
