@@ -73,6 +73,14 @@ def test_the_card_names_no_file_that_is_not_there() -> None:
     assert named == {path.name for path in FILES}
 
 
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_each_checkpoint_has_a_card_with_a_picture_of_its_mistakes(path: Path) -> None:
+    card = path.with_suffix("") / "MODEL_CARD.md"
+    pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", card.read_text())
+    assert "confusion.png" in pictures
+    assert all((card.parent / name).exists() for name in pictures)
+
+
 @torch.no_grad()
 def _say(checkpoint: Checkpoint, clips: Sequence[Clip]) -> int:
     """The class by the mean over those windows in which the model has anything to go by."""
