@@ -38,10 +38,15 @@ def test_a_second_for_each_scene(tmp_path: Path) -> None:
         assert float(container.duration / robustness.av.time_base) == len(SCENES)
 
 
-def test_a_checkpoint_that_is_not_there_is_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("none", "none.safetensors"), ("speech", "speech.safetensors sees no faces")],
+)
+def test_a_checkpoint_that_cannot_be_drawn_is_one_line(
+    name: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([str(tmp_path / "none.safetensors"), str(tmp_path / "figure.png")]) == 2
+    checkpoint = DEFAULT_CHECKPOINT.with_name(f"{name}.safetensors")
+    assert main([str(checkpoint), str(tmp_path / "figure.png")]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "none.safetensors" in line
+    assert message in line
     assert not list(tmp_path.iterdir())
