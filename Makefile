@@ -72,7 +72,7 @@ data/fer2013_%/manifest.csv: | $(STAMP)
 data/ravdess_trimmed/manifest.csv: | $(STAMP)
 	$(call need,RAVDESS)
 	$(PREPARE) ravdess --root "$(RAVDESS)" --out $(@D) --exclude_speakers 1 \
-	  --trim_silence_db 35 --face_size 96
+	  --trim_silence_db 35 --face_size 64
 
 data/ravdess_points/manifest.csv: | $(STAMP)
 	$(call need,RAVDESS)
@@ -81,7 +81,8 @@ data/ravdess_points/manifest.csv: | $(STAMP)
 
 results/ferplus_face_64/metrics.json: data/fer2013_64/manifest.csv
 results/ferplus_face/metrics.json: data/fer2013_96/manifest.csv results/ferplus_face_64/metrics.json
-results/face/metrics.json: data/fer2013_96/manifest.csv results/ferplus_face/metrics.json
+results/face/metrics.json: data/fer2013_64/manifest.csv results/ferplus_face_64/metrics.json
+results/face_96/metrics.json: data/fer2013_96/manifest.csv results/ferplus_face/metrics.json
 results/speech/metrics.json: data/ravdess_trimmed/manifest.csv
 results/landmarks/metrics.json: data/ravdess_points/manifest.csv
 results/late/metrics.json: results/face/metrics.json results/speech/metrics.json

@@ -40,6 +40,7 @@ MOST_BYTES = 20_000_000
 RECORDED = {
     "speech": 0.553,
     "face": 0.671,
+    "face_96": 0.686,
     "landmarks": 0.677,
     "late": 0.8,
     "ia": 0.71,
@@ -203,15 +204,16 @@ def _with_tracks(voices: list[tuple[Record, Recording]]) -> Iterator[tuple[Recor
 
 @needs_data
 @pytest.mark.data
-def test_face_says_what_was_recorded_of_real_pictures(
-    pictures: dict[int, list[np.ndarray]],
+@pytest.mark.parametrize("name", ["face", "face_96"])
+def test_faces_say_what_was_recorded_of_real_pictures(
+    name: str, pictures: dict[int, list[np.ndarray]]
 ) -> None:
-    checkpoint = load_checkpoint(SHIPPED / "face.safetensors")
+    checkpoint = load_checkpoint(SHIPPED / f"{name}.safetensors")
     counts = np.zeros((7, 7))
     for label, faces in pictures.items():
         for face in faces:
             counts[label, _see(checkpoint, face)] += 1
-    _assert_score("face", counts)
+    _assert_score(name, counts)
 
 
 @needs_data
