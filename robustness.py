@@ -19,6 +19,7 @@ from pathlib import Path
 import av
 import cv2
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from command_line import OneLineParser, exit_status
@@ -39,6 +40,8 @@ FACE = (180, 70, 460, 370)  # left, top, right, bottom of the face in a picture 
 MOUTH_TOP = 272  # a mask of cloth lies from here to the chin
 CLOTH = (186, 204, 214)
 CUT_OFF = "half in view"
+SCENE_SECONDS = 1.0
+LIKELIEST = 3  # classes that are shown
 EXPRESSIONS = {"smile": SMILE, "at rest": NEUTRAL}
 TALKING = {"smile": replace(SMILE, opening=9.0), "at rest": replace(NEUTRAL, opening=2.0)}
 Change = Callable[[np.ndarray], np.ndarray]
@@ -114,7 +117,7 @@ def write_scenes(path: Path) -> list[tuple[str, str]]:
         video.width, video.height, video.pix_fmt = WIDTH, HEIGHT, "yuv420p"
         video.bit_rate = 8_000_000
         for scene in scenes:
-            for number in range(PICTURES_PER_SECOND):
+            for number in range(round(SCENE_SECONDS * PICTURES_PER_SECOND)):
                 picture = draw_scene(*scene, number / PICTURES_PER_SECOND)
                 container.mux(video.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(video.encode())
@@ -124,9 +127,8 @@ def write_scenes(path: Path) -> list[tuple[str, str]]:
 def plot_conditions(
     scenes: Sequence[tuple[str, str]], rows: Sequence[TimelineRow], class_names: Sequence[str]
 ) -> Figure:
-    """Each scene with the three likeliest classes under it, an expression a row."""
+    """Each scene with the likeliest classes under it, an expression a row."""
     columns = len(CONDITIONS)
-    styles = emotion_styles(class_names)
     with paper_style():
         figure = Figure(figsize=(178 * MM, 74 * MM))
         grid = figure.add_gridspec(
@@ -144,25 +146,33 @@ def plot_conditions(
             line, column = divmod(place, columns)
             axis = figure.add_subplot(grid[2 * line, column])
             axis.imshow(_excerpt(draw_scene(*scene, 0.5), scene[1]))
-            axis.set(xticks=[], yticks=[])
-            axis.spines[:].set_visible(False)
+            _clear(axis)
             if line == 0:
                 axis.set_title(scene[1], size=6.5, loc="center")
             if column == 0:
                 axis.set_ylabel(scene[0], size=7, weight="bold")
-            axis = figure.add_subplot(grid[2 * line + 1, column])
-            axis.set(xlim=(0, 1), ylim=(3, 0), xticks=[], yticks=[])
-            axis.spines[:].set_visible(False)
-            if row.probabilities is None:
-                axis.text(0, 0.5, "no face found", size=6, color=FAINT_INK, va="center")
-                continue
-            best = np.argsort(row.probabilities)[::-1][:3]
-            for height, index in enumerate(best):
-                share, style = float(row.probabilities[index]), styles[class_names[index]]
-                axis.barh(height + 0.5, share, height=0.84, color=style.colour, alpha=0.6)
-                text = f"{class_names[index]} {share:.0%}"
-                axis.text(0.03, height + 0.5, text, size=5.5, va="center_baseline")
+            _draw_reading(figure.add_subplot(grid[2 * line + 1, column]), row, class_names)
     return figure
+
+
+def _draw_reading(axis: Axes, row: TimelineRow, class_names: Sequence[str]) -> None:
+    """A bar for each of the likeliest classes, with its name."""
+    axis.set(xlim=(0, 1), ylim=(LIKELIEST, 0))
+    _clear(axis)
+    if row.probabilities is None:
+        axis.text(0, 0.5, "no face found", size=6, color=FAINT_INK, va="center")
+        return
+    styles = emotion_styles(class_names)
+    best = np.argsort(row.probabilities)[::-1][:LIKELIEST]
+    for height, index in enumerate(best):
+        name, share = class_names[index], float(row.probabilities[index])
+        axis.barh(height + 0.5, share, height=0.84, color=styles[name].colour, alpha=0.6)
+        axis.text(0.03, height + 0.5, f"{name} {share:.0%}", size=5.5, va="center_baseline")
+
+
+def _clear(axis: Axes) -> None:
+    axis.set(xticks=[], yticks=[])
+    axis.spines[:].set_visible(False)
 
 
 def _excerpt(picture: np.ndarray, condition: str) -> np.ndarray:
@@ -189,7 +199,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _draw(options: argparse.Namespace) -> int:
-    engine = TrainingAlignedInference(options.checkpoint)
+    engine = TrainingAlignedInference(options.checkpoint, window_seconds=SCENE_SECONDS)
     if not {"face", "landmarks"} & set(engine.checkpoint.model.inputs):
         raise ValueError(f"{options.checkpoint} sees no faces; give one that does")
     with tempfile.TemporaryDirectory() as folder:
