@@ -15,7 +15,7 @@ help:
 	@echo "make test               the test suite"
 	@echo "make check              ruff, mypy and the tests"
 	@echo "make train-demo         a small real training run on generated data"
-	@echo "make reproduce-NAME     retrain a shipped checkpoint (face, speech, landmarks, late) from"
+	@echo "make reproduce-NAME     retrain face, face_96, speech, landmarks or late, as shipped, from"
 	@echo "                        raw data: FER2013=… RAVDESS=… TRACKS=…"
 	@echo "make bench              speed and memory against the reference recipe"
 	@echo "make lock               recompile requirements.txt from pyproject.toml"
