@@ -15,8 +15,8 @@ help:
 	@echo "make test               the test suite"
 	@echo "make check              ruff, mypy and the tests"
 	@echo "make train-demo         a small real training run on generated data"
-	@echo "make reproduce-NAME     retrain face, face_96, speech, landmarks or late, as shipped, from"
-	@echo "                        raw data: FER2013=… RAVDESS=… TRACKS=…"
+	@echo "make reproduce-NAME     retrain face, speech, landmarks or late, as shipped, from raw"
+	@echo "                        data: FER2013=… RAVDESS=… TRACKS=…"
 	@echo "make bench              speed and memory against the reference recipe"
 	@echo "make lock               recompile requirements.txt from pyproject.toml"
 
@@ -69,10 +69,14 @@ data/fer2013_%/manifest.csv: | $(STAMP)
 	$(call need,FER2013)
 	$(PREPARE) fer2013 --root "$(FER2013)" --out $(@D) --face_size $*
 
+data/fer2013_talking/manifest.csv: | $(STAMP)
+	$(call need,FER2013)
+	$(PREPARE) fer2013 --root "$(FER2013)" --out $(@D) --face_size 96 --talking
+
 data/ravdess_trimmed/manifest.csv: | $(STAMP)
 	$(call need,RAVDESS)
 	$(PREPARE) ravdess --root "$(RAVDESS)" --out $(@D) --exclude_speakers 1 \
-	  --trim_silence_db 35 --face_size 64
+	  --trim_silence_db 35 --face_size 96
 
 data/ravdess_points/manifest.csv: | $(STAMP)
 	$(call need,RAVDESS)
@@ -81,11 +85,12 @@ data/ravdess_points/manifest.csv: | $(STAMP)
 
 results/ferplus_face_64/metrics.json: data/fer2013_64/manifest.csv
 results/ferplus_face/metrics.json: data/fer2013_96/manifest.csv results/ferplus_face_64/metrics.json
-results/face/metrics.json: data/fer2013_64/manifest.csv results/ferplus_face_64/metrics.json
-results/face_96/metrics.json: data/fer2013_96/manifest.csv results/ferplus_face/metrics.json
+results/ferplus_talking/metrics.json: data/fer2013_talking/manifest.csv
+results/ferplus_talking/metrics.json: results/ferplus_face/metrics.json
+results/face/metrics.json: data/fer2013_talking/manifest.csv results/ferplus_talking/metrics.json
 results/speech/metrics.json: data/ravdess_trimmed/manifest.csv
 results/landmarks/metrics.json: data/ravdess_points/manifest.csv
-results/late/metrics.json: results/face/metrics.json results/speech/metrics.json
+results/late/metrics.json: data/fer2013_96/manifest.csv results/face/metrics.json results/speech/metrics.json
 
 # A run that was interrupted goes on.
 results/%/metrics.json: recipes/%.toml | $(STAMP)

@@ -12,7 +12,12 @@ from datasets.affdex import TASKS, AffdexOptions
 from datasets.fer2013 import Duplicates, format_duplicates
 
 _AFFDEX = "affdex_"  # then the name of an `AffdexOptions` entry
-_CORPUS_OF = {"song": "ravdess", "keep_duplicates": "fer2013", "original_labels": "fer2013"}
+_CORPUS_OF = {
+    "song": "ravdess",
+    "keep_duplicates": "fer2013",
+    "original_labels": "fer2013",
+    "talking": "fer2013",
+}
 
 
 def add_corpus_flags(parser: argparse.ArgumentParser) -> None:
@@ -21,6 +26,7 @@ def add_corpus_flags(parser: argparse.ArgumentParser) -> None:
     add("--song", action="store_true", help="RAVDESS: songs too")
     add("--keep_duplicates", action="store_true", help="FER2013: also what repeats another subset")
     add("--original_labels", action="store_true", help="FER2013: its own labels, not FER+'s votes")
+    add("--talking", action="store_true", help="FER2013: each training face also with mouth open")
     number = partial(add, type=float, metavar="NUMBER")
     add("--affdex_task", choices=tuple(TASKS), help="which target columns to write")
     number("--affdex_window_seconds", help="length of the records")

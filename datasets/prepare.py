@@ -31,6 +31,7 @@ from datasets.sources import Source, SourceLedger, read_source_hash
 from datasets.split_flags import add_split_flags, split_records
 from datasets.splits import check_speakers, without_speakers
 from datasets.store import ClipStore, StoreWriter, lacks_landmarks
+from datasets.talking import write_talking
 from media.clip import ClipConfig, Recording
 from media.errors import MediaError
 from media.landmarks import LandmarkTrack
@@ -236,8 +237,16 @@ def prepare(options: argparse.Namespace) -> int:
     finding = Finding(detector, options.landmarks == "dlib", _known_tracks(options, records))
     if options.landmarks and lacks_landmarks(folder):
         raise ValueError(f"{folder} was prepared without landmarks: prepare into another --out")
-    failures = prepare_records(records, folder, config, finding, workers, options.ray)
+    prepare_all = partial(
+        prepare_records, folder=folder, config=config, finding=finding, workers=workers
+    )
+    failures = prepare_all(records, ray_address=options.ray)
     records = [record for record in records if record.key not in failures]
+    if options.talking:
+        copies = write_talking(records, folder, out / "talking", workers)
+        failures |= prepare_all(copies)
+        print(f"{len(copies)} of the training pictures a second time, with the mouth opened")
+        records += [copy for copy in copies if copy.key not in failures]
     if options.trim_silence_db > 0:
         store = ClipStore(folder)
         records = [trim_silence(record, store, options.trim_silence_db) for record in records]
