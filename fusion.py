@@ -15,7 +15,6 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import LinearConstraint, minimize
 from scipy.special import log_softmax
-from sklearn.model_selection import GroupKFold
 
 METHODS = ("mean", "weighted", "product", "stacking")
 FITTED_METHODS = ("weighted", "stacking")
@@ -184,6 +183,9 @@ def choose_decay(
     log_p: np.ndarray, truth: np.ndarray, groups: Sequence[str] | np.ndarray | None = None
 ) -> float:
     """Of `DECAYS`, that of least cross-entropy on groups left out in turn (at most five folds)."""
+    # Here, as inference needs none of it and it takes two seconds to import.
+    from sklearn.model_selection import GroupKFold
+
     kept = np.arange(len(log_p)) if groups is None else np.unique(groups, return_inverse=True)[1]
     folds = min(5, len(np.unique(kept)))
     if folds < 2:
