@@ -19,6 +19,7 @@ import numpy as np
 import skimage.data
 from scipy import signal
 
+from datasets.talking import smoothstep
 from files import replacing
 
 CAPTION = "synthetic demo: public-domain NASA portrait, generated sound"
@@ -206,7 +207,7 @@ def _phase_values(times: np.ndarray, seconds: float) -> np.ndarray:
     for (start, pose), (_, before) in zip(PHASES[1:], PHASES, strict=False):
         share = (times - start * seconds / PHASES_SECONDS) / TRANSITION + 0.5
         step = np.array(astuple(pose)) - np.array(astuple(before))
-        values += _smoothstep(share)[:, None] * step
+        values += smoothstep(share)[:, None] * step
     return values
 
 
@@ -294,18 +295,16 @@ def _warp_mouth(canvas: np.ndarray, pose: Expression) -> np.ndarray:
     gap = max(0.0, TEETH + pose.opening)
     lower = upper + gap * inside
     teeth_end = MOUTH_Y + LOWER_LIP * inside
-    lift = _smoothstep(1 - (upper - y) / 11) * pose.upper * inside
+    lift = smoothstep(1 - (upper - y) / 11) * pose.upper * inside
     reach = 24.0 + 2.0 * max(0.0, gap - TEETH)
-    jaw = np.maximum(
-        0, 1 - ((x - MOUTH_X) / (MOUTH_HALF + 16 * _smoothstep((y - lower) / 20))) ** 2
-    )
-    drop = (gap + pose.upper - TEETH) * jaw * _smoothstep(1 - (y - lower) / reach)
+    jaw = np.maximum(0, 1 - ((x - MOUTH_X) / (MOUTH_HALF + 16 * smoothstep((y - lower) / 20))) ** 2)
+    drop = (gap + pose.upper - TEETH) * jaw * smoothstep(1 - (y - lower) / reach)
     between = (y >= upper) & (y < lower)
     source_y = np.where(y < upper, y - lift, np.where(between, y - pose.upper * inside, y - drop))
     skin = _sample(canvas, x, source_y)
     dark = between * np.clip((source_y - teeth_end) / 0.8, 0, 1)
     line = np.exp(-(((y - upper) / 0.8) ** 2)) * np.sqrt(inside) * max(0.0, 0.75 - gap / 4)
-    tongue = _smoothstep((y - upper) / max(1.0, gap) * 1.6 - 0.6)[..., None]
+    tongue = smoothstep((y - upper) / max(1.0, gap) * 1.6 - 0.6)[..., None]
     colour = MOUTH_DARK + tongue * (TONGUE - MOUTH_DARK)
     return _blend(skin, colour, np.maximum(dark, 0.7 * line))
 
@@ -331,12 +330,6 @@ def _warp_eyes(canvas: np.ndarray, pose: Expression) -> np.ndarray:
 
 def _bump(x: np.ndarray, y: np.ndarray, width: float, height: float) -> np.ndarray:
     return np.exp(-((x / width) ** 2) - (y / height) ** 2)
-
-
-def _smoothstep(share: np.ndarray) -> np.ndarray:
-    """0 below 0, 1 above 1, and smooth between."""
-    held = np.clip(share, 0.0, 1.0)
-    return held * held * (3 - 2 * held)
 
 
 def _sample(canvas: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:

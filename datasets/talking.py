@@ -82,10 +82,10 @@ def open_mouth(face: np.ndarray, points: np.ndarray, mouth: Mouth) -> np.ndarray
 
     inside = np.maximum(0, 1 - (source_u / width) ** 2)
     moved = lower + mouth.opening * inside**0.75  # where the lower lip goes
-    jaw = np.maximum(0, 1 - (source_u / (width + CHEEKS * _smoothstep((v - lower) / 1.2))) ** 2)
+    jaw = np.maximum(0, 1 - (source_u / (width + CHEEKS * smoothstep((v - lower) / 1.2))) ** 2)
     chin = to_mouth(points[CHIN])[1]
     reach = max(1.2, 1.6 * chin) + mouth.opening / 2
-    drop = np.minimum(mouth.opening * jaw, v - lower) * _smoothstep(1 - (v - moved) / reach)
+    drop = np.minimum(mouth.opening * jaw, v - lower) * smoothstep(1 - (v - moved) / reach)
     gap = (v > lower) & (v < moved)
     source_v = np.where(v >= moved, v - drop, np.where(gap, lower, v))
 
@@ -156,7 +156,7 @@ def _edge(lip: np.ndarray, u: np.ndarray) -> np.ndarray:
     return np.interp(u, lip[order, 0], lip[order, 1])
 
 
-def _smoothstep(share: np.ndarray) -> np.ndarray:
+def smoothstep(share: np.ndarray) -> np.ndarray:
     """0 below 0, 1 above 1, and smooth between."""
     held = np.clip(share, 0.0, 1.0)
     return held * held * (3 - 2 * held)
