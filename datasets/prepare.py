@@ -31,7 +31,7 @@ from datasets.sources import Source, SourceLedger, read_source_hash
 from datasets.split_flags import add_split_flags, split_records
 from datasets.splits import check_speakers, without_speakers
 from datasets.store import ClipStore, StoreWriter, lacks_landmarks
-from datasets.talking import write_talking
+from datasets.talking import load_landmarker, write_talking
 from media.clip import ClipConfig, Recording
 from media.errors import MediaError
 from media.landmarks import LandmarkTrack
@@ -226,6 +226,8 @@ def prepare(options: argparse.Namespace) -> int:
     """Run the command line. Returns its exit status: 1 where some files failed."""
     out = Path(options.out).resolve()
     records = _read_records(options, out)
+    if options.talking:
+        load_landmarker()  # says what is missing now, not when all else is prepared
     config = ClipConfig(
         face_size=options.face_size,
         face_margin=options.face_margin,

@@ -116,7 +116,6 @@ def write_talking(
     Raises:
         ValueError: the extra `landmarks` is not installed.
     """
-    _landmarker()  # says at once what is missing; workers would for each picture
     wanted = [record for record in records if record.subset == "training"]
     work = partial(_write_copy, store=store, folder=folder)
     copies = spread_work(work, wanted, workers)
@@ -131,7 +130,7 @@ def _write_copy(record: Record, store: Path, folder: Path) -> Record | None:
     if path.exists():
         return copy
     face = _store(store).recording(record.key).faces[0]
-    points = locate_in_face(_landmarker(), face)
+    points = locate_in_face(load_landmarker(), face)
     if points is None:
         return None
     mouth = draw_mouth(np.random.default_rng(int.from_bytes(digest[:8], "big")))
@@ -141,7 +140,12 @@ def _write_copy(record: Record, store: Path, folder: Path) -> Record | None:
 
 
 @lru_cache(maxsize=1)
-def _landmarker() -> Landmarker:
+def load_landmarker() -> Landmarker:
+    """What finds the points, loaded once a process.
+
+    Raises:
+        ValueError: the extra `landmarks` is not installed.
+    """
     return build_landmarker("--talking")
 
 

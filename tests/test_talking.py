@@ -158,12 +158,13 @@ def test_training_pictures_get_a_talking_copy(corpus: Path, tmp_path: Path) -> N
 def test_without_the_extra_it_is_one_line(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    talking._landmarker.cache_clear()
+    talking.load_landmarker.cache_clear()
     monkeypatch.setitem(sys.modules, "dlib", None)
     assert prepare(["fer2013", "--root", str(corpus), "--out", str(tmp_path / "o"), "--talking"])
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert "--talking needs landmarks" in error
     assert "--extra landmarks" in error
+    assert not (tmp_path / "o" / "clips").exists(), "it is said before the work"
 
 
 def test_other_corpora_refuse_it(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
