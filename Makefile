@@ -90,7 +90,8 @@ results/ferplus_talking/metrics.json: results/ferplus_face/metrics.json
 results/face/metrics.json: data/fer2013_talking/manifest.csv results/ferplus_talking/metrics.json
 results/speech/metrics.json: data/ravdess_trimmed/manifest.csv
 results/landmarks/metrics.json: data/ravdess_points/manifest.csv
-results/late/metrics.json: data/fer2013_96/manifest.csv results/face/metrics.json results/speech/metrics.json
+results/late/metrics.json: data/fer2013_96/manifest.csv
+results/late/metrics.json: results/face/metrics.json results/speech/metrics.json
 
 # A run that was interrupted goes on.
 results/%/metrics.json: recipes/%.toml | $(STAMP)

@@ -107,7 +107,7 @@ def write_talking(
     Args:
         records: of pictures that a face fills; those of other subsets get no copy.
         store: folder of the store in which they are prepared.
-        folder: where the copies are written, as PNG; those that are there stay.
+        folder: where the copies are written, as PNG; one no older than its picture stays.
         workers: processes.
 
     Returns:
@@ -127,7 +127,7 @@ def _write_copy(record: Record, store: Path, folder: Path) -> Record | None:
     digest = hashlib.sha256(record.name.encode()).digest()
     path = folder / f"{Path(record.video).stem}.png"
     copy = replace(record, video=str(path), extra={**record.extra, "talking": "1"})
-    if path.exists():
+    if path.exists() and path.stat().st_mtime_ns >= Path(record.video).stat().st_mtime_ns:
         return copy
     face = _store(store).recording(record.key).faces[0]
     points = locate_in_face(load_landmarker(), face)

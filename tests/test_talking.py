@@ -1,5 +1,6 @@
 """A mouth that is opened is open, the rest of the face stays, and copies go into training only."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -153,6 +154,10 @@ def test_training_pictures_get_a_talking_copy(corpus: Path, tmp_path: Path) -> N
     assert prepare(command) == 0
     again = {Path(r.video).name: Path(r.video).stat().st_mtime_ns for r in copies.values()}
     assert again == first, "what is there stays"
+    name, copy = next(iter(copies.items()))
+    os.utime(corpus / "train" / copy.label / name.replace("png", "jpg"))
+    assert prepare(command) == 0
+    assert Path(copy.video).stat().st_mtime_ns > first[name], "its picture is newer"
 
 
 def test_without_the_extra_it_is_one_line(
