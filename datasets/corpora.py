@@ -8,7 +8,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from datasets import affdex, combined, cremad, fer2013, own_folder, ravdess
+from datasets import (
+    affdex,
+    ased,
+    combined,
+    cremad,
+    emodb,
+    faces_extra,
+    fer2013,
+    nemo,
+    own_folder,
+    ravdess,
+    speech_corpora,
+    urdu,
+)
 from datasets.annotations import Record, read_annotations
 
 
@@ -37,6 +50,12 @@ class Corpus:
 _RAVDESS = "Livingstone and Russo, PLoS ONE 2018"
 _CREMAD = "Cao et al., IEEE Transactions on Affective Computing 2014"
 _FER2013 = "Goodfellow et al., ICONIP 2013; Barsoum et al., ICMI 2016"
+_EMODB = "Burkhardt et al., Interspeech 2005"
+_NEMO = "Christop, LREC-COLING 2024"
+_ASED = "Retta et al., ACM TALLIP 2022"
+_URDU = "Latif et al., FIT 2018"
+_FOUR = f"{_EMODB}; {_NEMO}; {_ASED}; {_URDU}"
+_FACES = "the facial_expressions collection (github.com/muxspace/facial_expressions)"
 _AFFDEX = "McDuff et al., AFFDEX SDK, CHI EA 2016"
 _with_song = partial(ravdess.read_records, song=True)
 _perceived = partial(cremad.read_records, label="perceived")
@@ -49,7 +68,19 @@ CORPORA: dict[str, Corpus] = {
         Corpus("cremad", cremad.read_records, cremad.LICENCE, _CREMAD),
         Corpus("cremad_perceived", _perceived, cremad.LICENCE, _CREMAD),
         Corpus("combined", combined.read_records, combined.LICENCE, f"{_RAVDESS}; {_CREMAD}"),
+        Corpus("emodb", emodb.read_records, emodb.LICENCE, _EMODB),
+        Corpus("nemo", nemo.read_records, nemo.LICENCE, _NEMO),
+        Corpus("ased", ased.read_records, ased.LICENCE, _ASED),
+        Corpus("urdu", urdu.read_records, urdu.LICENCE, _URDU),
+        Corpus("speech_corpora", speech_corpora.read_records, speech_corpora.LICENCE, _FOUR),
         Corpus("fer2013", fer2013.read_records, fer2013.LICENCE, _FER2013, cropped_faces=True),
+        Corpus(
+            "faces_extra",
+            faces_extra.read_records,
+            faces_extra.LICENCE,
+            _FACES,
+            cropped_faces=True,
+        ),
         Corpus("affdex", affdex.read_records, affdex.LICENCE, _AFFDEX, max_fps=affdex.MAX_FPS),
         Corpus("own_folder", own_folder.read_records, own_folder.LICENCE, ""),
         Corpus("annotation", read_annotations, "as its files", ""),

@@ -10,13 +10,16 @@ from typing import Any
 
 from datasets.affdex import TASKS, AffdexOptions
 from datasets.fer2013 import Duplicates, format_duplicates
+from datasets.speech_corpora import LICENCES
 
 _AFFDEX = "affdex_"  # then the name of an `AffdexOptions` entry
-_CORPUS_OF = {
-    "song": "ravdess",
-    "keep_duplicates": "fer2013",
-    "original_labels": "fer2013",
-    "talking": "fer2013",
+_WITH_COPIES = ("ased", "speech_corpora")
+_CORPORA_OF = {
+    "song": ("ravdess",),
+    "keep_duplicates": ("fer2013", *_WITH_COPIES),
+    "original_labels": ("fer2013",),
+    "talking": ("fer2013",),
+    "corpora": ("speech_corpora",),
 }
 
 
@@ -24,10 +27,15 @@ def add_corpus_flags(parser: argparse.ArgumentParser) -> None:
     """Add what only one corpus knows. Where a flag is not given, its value is None or false."""
     add = parser.add_argument_group("of one corpus").add_argument
     add("--song", action="store_true", help="RAVDESS: songs too")
-    add("--keep_duplicates", action="store_true", help="FER2013: also what repeats another subset")
+    add(
+        "--keep_duplicates",
+        action="store_true",
+        help="FER2013: also what repeats another subset; ASED: also recordings that are copies",
+    )
     add("--original_labels", action="store_true", help="FER2013: its own labels, not FER+'s votes")
     add("--talking", action="store_true", help="FER2013: each training face also with mouth open")
     number = partial(add, type=float, metavar="NUMBER")
+    add("--corpora", nargs="+", choices=tuple(LICENCES), help="speech_corpora: only these")
     add("--affdex_task", choices=tuple(TASKS), help="which target columns to write")
     number("--affdex_window_seconds", help="length of the records")
     number("--affdex_hop_seconds", help="from one record to the next")
@@ -58,13 +66,17 @@ def read_corpus_flags(options: argparse.Namespace, say: Callable[[str], None]) -
         ValueError: a flag is of another corpus, or its value cannot be.
     """
     affdex = {name: value for name, value in vars(options).items() if name.startswith(_AFFDEX)}
-    owners = _CORPUS_OF | dict.fromkeys(affdex, "affdex")
-    for name, corpus in owners.items():
+    owners = _CORPORA_OF | dict.fromkeys(affdex, ("affdex",))
+    for name, corpora in owners.items():
         value = getattr(options, name)
-        if value is not None and value is not False and options.corpus != corpus:
-            raise ValueError(f"--{name} is of {corpus} only, not of {options.corpus}")
+        if value is not None and value is not False and options.corpus not in corpora:
+            known = " and ".join(corpora)
+            raise ValueError(f"--{name} is of {known} only, not of {options.corpus}")
     if options.corpus == "ravdess":
         return {"song": options.song}
+    if options.corpus in _WITH_COPIES:
+        chosen = {"corpora": options.corpora} if options.corpora else {}
+        return {"keep_duplicates": options.keep_duplicates, "report": say, **chosen}
     if options.corpus == "fer2013":
         keep = options.keep_duplicates
         report = partial(_tell_duplicates, say, keep)

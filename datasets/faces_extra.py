@@ -1,0 +1,27 @@
+"""Still faces up to 224 pixels, labelled by students: 3,116 from the `facial_expressions` collection.
+
+The labels are noisy. Most pictures are grey press photographs (Labeled Faces in the Wild), many of
+people who speak; some are film stills (Indian Movie Face Database). Layout: `<class>/0000.jpg` and
+`index.csv` (video, label, speaker), paths relative to it. The pictures are faces already.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from datasets.annotations import Record, read_annotations
+
+LICENCE = "research use (labels Apache-2.0; pictures of LFW and IMFDB)"
+
+
+def read_records(root: Path) -> list[Record]:
+    """One record a picture.
+
+    Raises:
+        ValueError: no index in the folder, or one that cannot be read.
+    """
+    index = root if root.is_file() else root / "index.csv"
+    if not index.exists():
+        raise ValueError(f"no index.csv with the columns video, label, speaker in {root}")
+    return [replace(record, dataset="faces_extra") for record in read_annotations(index)]
