@@ -9,19 +9,29 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 
 from datasets.annotations import Record, read_annotations
-from datasets.splits import PROTOCOLS, k_folds, leave_one_out, split_by_protocol
+from datasets.splits import (
+    LEAVE_ONE_CORPUS_OUT,
+    PROTOCOLS,
+    corpora_of,
+    k_folds,
+    leave_one_corpus_out,
+    leave_one_out,
+    split_by_protocol,
+)
 from experiment import new_run_folder, run_experiment
 from files import replacing, write_json
 from opts import Options, run_folder_of
 from reports.run import write_run_report
 
 _POOLED = "testing"
+_COUNTS = ("fold", "clips", "classes")  # of a fold's row, what is no score
 
 
 @dataclass(frozen=True)
@@ -100,8 +110,10 @@ def _run_fold(fold: _Fold, options: Options, say: Callable[[str], None]) -> None
 
 
 def _fold_names(options: Options) -> list[str]:
-    """Folds by number from 0, or by the speaker who tests."""
+    """Folds by number from 0, or by the speaker or corpus that tests."""
     data = options.data
+    if data.protocol == LEAVE_ONE_CORPUS_OUT:
+        return corpora_of(_read_records(options))
     if data.protocol:
         return [str(fold) for fold in range(PROTOCOLS[data.protocol].folds)]
     if data.n_folds:
@@ -110,16 +122,25 @@ def _fold_names(options: Options) -> list[str]:
 
 
 def _speakers(options: Options) -> list[str]:
-    paths = map(Path, options.data.annotation_path)
-    found = {record.speaker for path in paths for record in read_annotations(path)}
+    found = {record.speaker for record in _read_records(options)}
     if "" in found:
         raise ValueError("--leave_one_speaker_out needs a speaker in every record")
     return sorted(found)
 
 
+def _read_records(options: Options) -> list[Record]:
+    """All records that the options name, prepared or not."""
+    data = options.data
+    records = [r for path in data.annotation_path for r in read_annotations(Path(path))]
+    return [record for record in records if data.dataset in (None, record.dataset)]
+
+
 def _resplit(records: list[Record], options: Options, fold: int) -> list[Record]:
     data, seed = options.data, options.train.manual_seed
-    if data.protocol:
+    if data.protocol == LEAVE_ONE_CORPUS_OUT:
+        corpus = corpora_of(_read_records(options))[fold]
+        split = leave_one_corpus_out(records, corpus, seed=seed)
+    elif data.protocol:
         split = split_by_protocol(records, data.protocol, fold)
     elif data.n_folds:
         split = k_folds(records, data.n_folds, seed)[fold]
@@ -140,7 +161,8 @@ def _pool(folder: Path, folds: list[_Fold], say: Callable[[str], None]) -> None:
     write_json(json.loads((folds[0].folder / "run.json").read_text()), folder / "run.json")
     write_run_report(folder, say)
     rows = [_row(fold) for fold in folds]
-    names = [name for name in rows[0] if name not in ("fold", "clips")]
+    _write_table(rows, folds, folder / "folds.csv")
+    names = [name for name in rows[0] if name not in _COUNTS]
     summary = {
         name: {
             "mean": float(np.mean([row[name] for row in rows])),
@@ -151,13 +173,33 @@ def _pool(folder: Path, folds: list[_Fold], say: Callable[[str], None]) -> None:
     write_json({"folds": rows, "summary": summary}, folder / "folds.json")
     for row in rows:
         told = ", ".join(f"{name} {row[name]:.3f}" for name in names)
-        say(f"{row['fold']} ({row['clips']} clips): {told}")
+        say(f"{row['fold']} ({row['clips']} clips{_tell_classes(row)}): {told}")
     told = ", ".join(f"{name} {s['mean']:.3f} ± {s['sd']:.3f}" for name, s in summary.items())
     say(f"mean ± sd over {len(rows)} folds: {told}")
 
 
-def _row(fold: _Fold) -> dict[str, float]:
-    """The test scores of a fold that are single numbers."""
-    scores = json.loads((fold.folder / "metrics.json").read_text())[_POOLED]
+def _write_table(rows: list[dict[str, Any]], folds: list[_Fold], path: Path) -> None:
+    """The scores of each fold, and its recalls; empty for a class that its test lacks."""
+    recalls = [_read_scores(fold).get("recall", {}) for fold in folds]
+    table = pd.DataFrame(
+        row | {f"recall_{name}": value for name, value in recall.items()}
+        for row, recall in zip(rows, recalls, strict=True)
+    )
+    with replacing(path) as temporary:
+        table.to_csv(temporary, index=False, float_format="%.4f")
+
+
+def _row(fold: _Fold) -> dict[str, Any]:
+    """The test scores of a fold that are single numbers, over the `classes` that its test has."""
+    scores = _read_scores(fold)
     known = ("clips", "accuracy", "uar", "macro_f1", "average_precision", "ccc", "mae")
-    return {"fold": fold.folder.name} | {n: scores[n] for n in known if n in scores}
+    row = {"fold": fold.folder.name} | {n: scores[n] for n in known if n in scores}
+    return row | ({"classes": len(scores["recall"])} if "recall" in scores else {})
+
+
+def _tell_classes(row: dict[str, Any]) -> str:
+    return f" of {row['classes']} classes" if "classes" in row else ""
+
+
+def _read_scores(fold: _Fold) -> dict[str, Any]:
+    return json.loads((fold.folder / "metrics.json").read_text())[_POOLED]

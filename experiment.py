@@ -16,6 +16,7 @@ from checkpoint import Checkpoint, load_checkpoint, merge_provenance, save_check
 from datasets.annotations import Record, read_annotations
 from datasets.augment import AugmentOptions
 from datasets.corpora import CORPORA
+from datasets.labels import describe_unplaced
 from datasets.mean_faces import MeanFaces
 from datasets.prepare import STORE_NAME, prepare_records
 from datasets.sampler import EpochSampler
@@ -101,7 +102,8 @@ class Experiment:
 
     def train_loader(self, dataset: ClipDataset) -> DataLoader[dict[str, Any]]:
         """Batches in random order, the same for a seed and an epoch; what makes none is left."""
-        sampler = EpochSampler(dataset, self.options.train.manual_seed, self.options.data.balance)
+        data, seed = self.options.data, self.options.train.manual_seed
+        sampler = EpochSampler(dataset, seed, data.balance, data.balance_corpora)
         return self._batches(dataset, sampler)
 
     def _batches(
@@ -184,6 +186,9 @@ def _build_experiment(
         checkpoint = build_checkpoint(options, records, stores.config)
         if options.data.adapt == "recording" and checkpoint.prior is None:
             checkpoint = replace(checkpoint, prior=_find_prior(checkpoint, records, stores))
+    unplaced = describe_unplaced((r.label for r in records), checkpoint.class_names)
+    if checkpoint.task == "classification" and unplaced:
+        say(f"left out: {unplaced}, which are not among the classes")
     checkpoint.model.to(device)
     return Experiment(options, folder, device, records, lenders, stores, checkpoint, say)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from datasets.augment import MODALITY_DROPOUTS, AugmentOptions
 from datasets.labels import CLASS_SETS
-from datasets.splits import PROTOCOLS
+from datasets.splits import LEAVE_ONE_CORPUS_OUT, PROTOCOLS
 from losses import LOSSES, TASKS
 from media.clip import Colour, PictureChoice
 from models import list_models, model_inputs
@@ -28,7 +28,7 @@ SHIPPED = Path(__file__).parent / "results" / "pretrained"
 DEFAULT_CHECKPOINT = SHIPPED / "late.safetensors"
 DEFAULT_RUNS = "results"
 DEFAULT_OUTPUT = "results/inference"
-FOLDED = tuple(name for name, protocol in PROTOCOLS.items() if protocol.folds)
+FOLDED = (*(name for name, p in PROTOCOLS.items() if p.folds), LEAVE_ONE_CORPUS_OUT)
 AUTO_BATCH = sys.maxsize  # `--batch_size auto`, until the largest that fits is found
 LR_SCHEDULES = ("constant", "step", "plateau", "cosine", "warm_restarts", "onecycle")
 CHANGES = tuple(entry.name for entry in fields(AugmentOptions))
@@ -144,6 +144,12 @@ class DataOptions:
         when=("task", ("classification",)),
         least=0,
     )
+    balance_corpora: float = option(
+        0.0,
+        "draw small corpora more often in training: 0 as they come, 1 all equally often; "
+        "--balance is then within each corpus",
+        least=0,
+    )
     augment: bool = option(True, "random changes in training")
     augment_strength: float = option(
         1.0, "of all random changes; 0 for none", when=("augment", (True,)), least=0
@@ -162,7 +168,9 @@ class DataOptions:
     whole_clips: bool = option(False, "score each record in one piece, not window by window")
     n_folds: int | None = option(None, "cross-validate over that many folds of speakers", least=3)
     leave_one_speaker_out: bool = option(False, "cross-validate, each speaker testing in turn")
-    protocol: str | None = option(None, "cross-validate over published folds", FOLDED)
+    protocol: str | None = option(
+        None, "cross-validate over published folds, or with each corpus testing in turn", FOLDED
+    )
     n_threads: int = option(0, "processes that load samples; 0: the main one", least=0)
 
     @property

@@ -71,7 +71,7 @@ _GROUPS_OF = {
 _INFER_TOO = ("window_seconds", "fusion", "num_heads", "adapt")  # see `Options.infer_extras`
 _NOT_OF_RECIPES = {"recipe", "resume_path", "no_train", "list_models"}
 _FIT_ONLY = {f.name for f in fields(TrainOptions)} - {"resume_path", "no_train", "test_subset"}
-_FIT_ONLY |= {"augment", "augment_strength", "augment_only", "balance"}
+_FIT_ONLY |= {"augment", "augment_strength", "augment_only", "balance", "balance_corpora"}
 # How clips are cut and what is told of them: a checkpoint holds it.
 _OF_CLIPS = {"sample_duration", "picture_choice", "window_seconds", "colour", "video_norm_value"}
 _OF_CHECKPOINT = _OF_CLIPS | {"task", "targets", "classes", "n_classes"}

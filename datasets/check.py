@@ -184,6 +184,19 @@ def find_notes(records: Sequence[Record], contents: Sequence[Content | str]) -> 
     return [*_tell_alike("sound", sounds, compared), *_tell_alike("faces", faces, compared)]
 
 
+def find_shared_names(records: Sequence[Record]) -> list[str]:
+    """Lines on speakers that two corpora name alike: one person, or two who count as one."""
+    corpora: dict[str, set[str]] = defaultdict(set)
+    for record in records:
+        corpora[record.speaker].add(record.dataset or "no corpus")
+    return [
+        f"speaker {name} is of {' and '.join(sorted(found))}: if these are different people, put "
+        "the corpus in front of the name"
+        for name, found in sorted(corpora.items())
+        if name and len(found) > 1
+    ]
+
+
 def _tell_alike(kind: str, matches: list[Match], records: Sequence[Record]) -> Iterator[str]:
     """A line for each subset in which records match, with the first pair."""
     alike: dict[str, list[tuple[Record, Record]]] = defaultdict(list)
@@ -343,7 +356,7 @@ def check(options: argparse.Namespace) -> int:
         contents += read
     faults = find_faults(records, contents, class_names)
     print(format_balance(records))
-    for note in find_notes(records, contents):
+    for note in [*find_notes(records, contents), *find_shared_names(records)]:
         print(f"note: {note}")
     print(format_faults(faults, len(faults) if options.all else _SHOWN))
     return 1 if faults else 0

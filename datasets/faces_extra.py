@@ -1,4 +1,4 @@
-"""Still faces up to 224 pixels, labelled by students: 3,116 from the `facial_expressions` collection.
+"""Still faces up to 224 pixels, 3,116 of the `facial_expressions` collection, labelled by students.
 
 The labels are noisy. Most pictures are grey press photographs (Labeled Faces in the Wild), many of
 people who speak; some are film stills (Indian Movie Face Database). Layout: `<class>/0000.jpg` and

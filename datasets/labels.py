@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
 RAVDESS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
@@ -66,3 +67,9 @@ def place(label: str, classes: tuple[str, ...]) -> int | None:
         if name in classes:
             return classes.index(name)
     return None
+
+
+def describe_unplaced(labels: Iterable[str], classes: tuple[str, ...]) -> str:
+    """How many labels have no place among the classes, by name: `81 boredom, 3 contempt`."""
+    counts = Counter(label for label in labels if place(label, classes) is None)
+    return ", ".join(f"{count} {label}" for label, count in sorted(counts.items()))

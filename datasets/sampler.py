@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
 from torch.utils.data import Sampler
 
@@ -13,14 +14,25 @@ from datasets.samples import ClipDataset
 class EpochSampler(Sampler[int]):
     """A random order that depends on the seed and on the dataset's epoch alone.
 
-    With `balance` above 0, records are drawn with replacement, each class of n records by a share
-    in proportion to n ** (1 - balance).
+    With `balance` or `balance_corpora` above 0, records are drawn with replacement, see
+    `draw_weights`.
+
+    Raises:
+        ValueError: `balance_corpora` where all records are of one corpus.
     """
 
-    def __init__(self, dataset: ClipDataset, seed: int, balance: float = 0.0) -> None:
+    def __init__(
+        self,
+        dataset: ClipDataset,
+        seed: int,
+        balance: float = 0.0,
+        balance_corpora: float = 0.0,
+    ) -> None:
         self._dataset, self._seed = dataset, seed
-        labels = torch.tensor(dataset.labels)
-        self._weights = labels.bincount()[labels].double() ** -balance if balance else None
+        self._weights: torch.Tensor | None = None
+        if balance or balance_corpora:
+            corpora = [record.dataset for record in dataset.records]
+            self._weights = draw_weights(dataset.labels, corpora, balance, balance_corpora)
 
     def __len__(self) -> int:
         return len(self._dataset)
@@ -31,3 +43,40 @@ class EpochSampler(Sampler[int]):
             return iter(torch.randperm(len(self), generator=generator).tolist())
         drawn = torch.multinomial(self._weights, len(self), replacement=True, generator=generator)
         return iter(drawn.tolist())
+
+
+def draw_weights(
+    labels: Sequence[int], corpora: Sequence[str], balance: float, balance_corpora: float
+) -> torch.Tensor:
+    """(R,) float64, how often each record is drawn, relative to the others.
+
+    With `balance_corpora` at 0, a class of n records is drawn in proportion to n ** (1 - balance).
+    Above 0, a corpus of n records is drawn in proportion to n ** (1 - balance_corpora), and the
+    same holds for the classes within each corpus with `balance`.
+
+    Args:
+        labels: class index of each record.
+        corpora: of each record.
+
+    Raises:
+        ValueError: `balance_corpora` above 0 and all records of one corpus.
+    """
+    classes = torch.tensor(labels)
+    if not balance_corpora:
+        return _class_weights(classes, balance)
+    names, places = np.unique(np.array(corpora), return_inverse=True)
+    if len(names) < 2:
+        raise ValueError(
+            f"--balance_corpora has no effect: all training records are of corpus {names[0]!r}"
+        )
+    weights = torch.zeros(len(classes), dtype=torch.float64)
+    for place in range(len(names)):
+        mine = torch.from_numpy(places == place)
+        within = _class_weights(classes[mine], balance)
+        weights[mine] = within / within.sum() * float(mine.sum()) ** (1 - balance_corpora)
+    return weights
+
+
+def _class_weights(classes: torch.Tensor, balance: float) -> torch.Tensor:
+    """(R,) float64: n ** -balance of the n records in each record's class."""
+    return classes.bincount()[classes].double() ** -balance

@@ -16,6 +16,8 @@ import numpy as np
 
 from datasets.annotations import SUBSETS, Record
 
+LEAVE_ONE_CORPUS_OUT = "leave_one_corpus_out"  # as a protocol of cross-validation
+
 
 def split_by_ids(
     records: Sequence[Record], validation: Iterable[int | str], testing: Iterable[int | str]
@@ -89,6 +91,52 @@ def leave_one_out(
     others = [record for record in records if record.speaker not in tested]
     sides = iter(split_by_ratio(others, validation, 0.0, seed))
     return [replace(r, subset="testing") if r.speaker in tested else next(sides) for r in records]
+
+
+def corpora_of(records: Sequence[Record]) -> list[str]:
+    """The corpora that can each be left out, in alphabetical order.
+
+    Raises:
+        ValueError: a record without a corpus, or fewer than two corpora.
+    """
+    corpora = {record.dataset for record in records}
+    if "" in corpora:
+        raise ValueError(f"{LEAVE_ONE_CORPUS_OUT} needs a corpus in every record")
+    if len(corpora) < 2:
+        raise ValueError(
+            f"{LEAVE_ONE_CORPUS_OUT} needs records of two corpora or more; all are of "
+            f"{', '.join(corpora)}: give further --annotation_path"
+        )
+    return sorted(corpora)
+
+
+def leave_one_corpus_out(
+    records: Sequence[Record], corpus: str, validation: float = 0.1, seed: int = 1
+) -> list[Record]:
+    """One corpus tests; of the people of the others a fraction validates, the rest trains.
+
+    Args:
+        corpus: the one that tests.
+        validation: fraction of the other corpora's speakers, drawn alike in corpora, genders and
+            emotions.
+        seed: of the draw.
+
+    Raises:
+        ValueError: no such corpus, no other one, or a speaker of both sides.
+    """
+    if corpus not in corpora_of(records):
+        raise ValueError(
+            f"no records of corpus {corpus}; there are {', '.join(corpora_of(records))}"
+        )
+    others = [record for record in records if record.dataset != corpus]
+    shared = {r.speaker for r in records if r.dataset == corpus} & {r.speaker for r in others}
+    if shared - {""}:
+        raise ValueError(
+            f"speaker {min(shared - {''})} is of {corpus} and of another corpus: name the speakers "
+            "of each corpus differently, such as by the corpus in front"
+        )
+    sides = iter(split_by_ratio(others, validation, 0.0, seed))
+    return [replace(r, subset="testing") if r.dataset == corpus else next(sides) for r in records]
 
 
 @dataclass(frozen=True)

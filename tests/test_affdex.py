@@ -276,7 +276,7 @@ def test_the_command_line_reaches_targets(tmp_path: Path, write_media: WriteMedi
     [
         (["--affdex_thresholds", "joy"], "expected EMOTION=NUMBER such as joy=40, not 'joy'"),
         (["--affdex_thresholds", "joy=40"], "thresholds by emotion are of multilabel"),
-        (["--keep_duplicates"], "--keep_duplicates is of fer2013 only, not of affdex"),
+        (["--keep_duplicates"], "--keep_duplicates is of fer2013, ased, speech_corpora only"),
         (["--song"], "--song is of ravdess only, not of affdex"),
     ],
 )

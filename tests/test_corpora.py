@@ -367,7 +367,7 @@ def test_every_corpus_says_what_it_looked_for(name: str, tmp_path: Path) -> None
     with pytest.raises(ValueError, match="does not exist"):
         read_corpus(name, tmp_path / "absent")
     assert CORPORA[name].licence
-    assert CORPORA[name].cropped_faces == (name == "fer2013")
+    assert CORPORA[name].cropped_faces == (name in ("fer2013", "faces_extra"))
 
 
 def test_an_unknown_corpus_is_named(tmp_path: Path) -> None:
