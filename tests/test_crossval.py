@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import crossval
 from crossval import run_folds
-from datasets.annotations import read_annotations
+from datasets.annotations import read_annotations, write_annotations
 from opts import Options, parse_options
 from tests.builders import make_corpus
 
@@ -69,3 +70,51 @@ def test_leaving_one_speaker_out_needs_speakers(tmp_path: Path) -> None:
         writer.writerows({**row, "speaker": ""} for row in rows)
     with pytest.raises(ValueError, match="needs a speaker in every record"):
         run_folds(_options(manifest, tmp_path, "--leave_one_speaker_out"), lambda _: None)
+
+
+def _make_two_manifests(folder: Path) -> list[str]:
+    """Corpora one and two in the first, three in the second, which holds no sad clip."""
+    paths = []
+    for name, corpora in (("a", ("one", "two")), ("b", ("three",))):
+        manifest = make_corpus(folder / name, per_subset=4)
+        records = [
+            replace(record, dataset=corpora[i % len(corpora)], speaker=f"{name}-{i}", subset="")
+            for i, record in enumerate(r for r in read_annotations(manifest))
+        ]
+        kept = [r for i, r in enumerate(records) if name == "a" or r.label == "happy" or i == 1]
+        bored = [
+            replace(r, label="boredom") if name == "b" and i == 1 else r for i, r in enumerate(kept)
+        ]
+        write_annotations(bored, manifest)
+        paths.append(str(manifest))
+    return paths
+
+
+def test_each_corpus_tests_once_over_the_classes_that_it_has(tmp_path: Path) -> None:
+    manifests = _make_two_manifests(tmp_path / "data")
+    said: list[str] = []
+    more = ["--classes", "seven", "--protocol", "leave_one_corpus_out", "--balance_corpora", "1"]
+    options = _options(Path(manifests[0]), tmp_path, "--annotation_path", *manifests, *more)
+    folder = run_folds(options, said.append)
+    rows = {row["fold"]: row for row in csv.DictReader((folder / "folds.csv").open())}
+    assert list(rows) == ["fold_one", "fold_three", "fold_two"]
+    assert [rows[name]["clips"] for name in rows] == ["6", "6", "6"]
+    assert rows["fold_three"]["classes"] == "1"
+    assert rows["fold_three"]["recall_sad"] == "", "no clip of it is sad"
+    assert rows["fold_three"]["uar"] == rows["fold_three"]["recall_happy"]
+    for name in rows:
+        tested = csv.DictReader((folder / name / "predictions_testing.csv").open())
+        assert {row["corpus"] for row in tested} == {name.removeprefix("fold_")}
+        held = csv.DictReader((folder / name / "predictions_validation.csv").open())
+        assert name.removeprefix("fold_") not in {row["corpus"] for row in held}
+    assert len(_clips(folder / "predictions_testing.csv")) == 18
+    groups = json.loads((folder / "metrics.json").read_text())["testing"]["groups"]
+    assert set(groups["corpus"]["groups"]) == {"one", "two", "three"}
+    assert "left out: 1 boredom, which are not among the classes" in said
+    assert any(line.startswith("fold_three (6 clips of 1 classes): ") for line in said)
+
+
+def test_leaving_a_corpus_out_needs_two(tmp_path: Path) -> None:
+    manifest = make_corpus(tmp_path / "data", per_subset=2)
+    with pytest.raises(ValueError, match="needs records of two corpora or more; all are of made"):
+        run_folds(_options(manifest, tmp_path, "--protocol", "leave_one_corpus_out"), print)

@@ -218,3 +218,12 @@ def test_an_interval_of_a_share_is_wilsons() -> None:
     low, high = wilson_interval(81, 263)
     assert (round(low, 4), round(high, 4)) == (0.2553, 0.3662)
     assert wilson_interval(0, 0) == (0.0, 1.0)
+
+
+def test_classes_that_the_test_lacks_are_left_out_of_means_but_cost_where_answered() -> None:
+    answers, labels = np.array([0, 0, 3, 1]), np.array([0, 0, 1, 1])
+    scores = classification_scores(np.log(0.9 * np.eye(4)[answers] + 0.025), labels, NAMES)
+    assert scores["recall"] == {"a": 1.0, "b": 0.5}, "of four classes, two occur"
+    assert scores["uar"] == pytest.approx((1.0 + 0.5) / 2)
+    assert scores["macro_f1"] == pytest.approx((1.0 + 2 / 3) / 2)
+    assert scores["accuracy"] == 0.75, "the answer d is wrong, though nothing is d"

@@ -12,7 +12,9 @@ from datasets.split_flags import split_records
 from datasets.splits import (
     PROTOCOLS,
     check_speakers,
+    corpora_of,
     k_folds,
+    leave_one_corpus_out,
     leave_one_out,
     split_by_protocol,
     split_by_ratio,
@@ -171,3 +173,35 @@ def test_the_command_line_reaches_every_way_to_split() -> None:
 def test_flags_without_effect_are_refused(flags: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         _split(*flags)
+
+
+def test_a_left_out_corpus_tests_alone_and_people_of_all_others_validate() -> None:
+    records = _corpus(40) + _corpus(20, "cremad") + _corpus(20, "emodb")
+    assert corpora_of(records) == ["cremad", "emodb", "ravdess"]
+    for corpus in corpora_of(records):
+        split = leave_one_corpus_out(records, corpus, validation=0.2)
+        check_speakers(split)
+        assert {r.dataset for r in split if r.subset == "testing"} == {corpus}
+        assert all(r.subset == "testing" for r in split if r.dataset == corpus)
+        others = {record.dataset for record in records} - {corpus}
+        assert {r.dataset for r in split if r.subset == "validation"} == others
+        people = {record.speaker for record in split if record.dataset != corpus}
+        assert len(_speakers(split, "validation")) == round(0.2 * len(people))
+    again = leave_one_corpus_out(records, "emodb", validation=0.2)
+    assert again == leave_one_corpus_out(records, "emodb", validation=0.2)
+    assert again != leave_one_corpus_out(records, "emodb", validation=0.2, seed=2)
+
+
+def test_a_corpus_cannot_be_left_out_of_records_that_do_not_allow_it() -> None:
+    with pytest.raises(
+        ValueError, match="needs records of two corpora or more; all are of ravdess"
+    ):
+        leave_one_corpus_out(_corpus(), "ravdess")
+    with pytest.raises(ValueError, match="needs a corpus in every record"):
+        corpora_of([*_corpus(), Record("", "a.wav", "sad")])
+    both = _corpus() + _corpus(24, "cremad")
+    with pytest.raises(ValueError, match="no records of corpus urdu; there are cremad, ravdess"):
+        leave_one_corpus_out(both, "urdu")
+    shared = Record("", "a.wav", "sad", speaker="ravdess-01", dataset="cremad")
+    with pytest.raises(ValueError, match="speaker ravdess-01 is of ravdess and of another corpus"):
+        leave_one_corpus_out([*both, shared], "ravdess")
