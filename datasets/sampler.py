@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-import numpy as np
 import torch
 from torch.utils.data import Sampler
 
@@ -64,14 +63,14 @@ def draw_weights(
     classes = torch.tensor(labels)
     if not balance_corpora:
         return _class_weights(classes, balance)
-    names, places = np.unique(np.array(corpora), return_inverse=True)
+    names = sorted(set(corpora))
     if len(names) < 2:
         raise ValueError(
             f"--balance_corpora has no effect: all training records are of corpus {names[0]!r}"
         )
     weights = torch.zeros(len(classes), dtype=torch.float64)
-    for place in range(len(names)):
-        mine = torch.from_numpy(places == place)
+    for name in names:
+        mine = torch.tensor([corpus == name for corpus in corpora])
         within = _class_weights(classes[mine], balance)
         weights[mine] = within / within.sum() * float(mine.sum()) ** (1 - balance_corpora)
     return weights
