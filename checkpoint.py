@@ -24,7 +24,8 @@ from datasets.labels import AFFECTNET7, RAVDESS
 from files import replacing
 from media.adaptation import Prior
 from media.clip import ENTRIES, LEGACY, ClipConfig
-from models import EmotionModel, build_model
+from models import EmotionModel, build_model, find_block_encoder
+from whisper_weights import WhisperWeights, describe_size, read_whisper
 
 VERSION = 1
 _METADATA = "emofuse"
@@ -225,6 +226,11 @@ def _import_foreign(weights: dict[str, Tensor], path: Path, num_heads: int) -> C
         return _import_fusion(weights, path, num_heads)
     if "local.conv1_1.weight" in weights and "fc.weight" in weights:
         return _import_efficientface(weights, path)
+    if any(name.endswith("encoder.conv1.weight") for name in weights):
+        raise ValueError(
+            f"{path} holds Whisper's encoder, which knows no emotions: train whisper_speech from "
+            "it with --pretrain_path"
+        )
     raise ValueError(
         f"{path} holds neither a published EfficientFace nor a published audiovisual fusion model"
     )
@@ -280,11 +286,15 @@ def compare_keys(model: nn.Module, weights: Mapping[str, Tensor], prefix: str = 
 def load_pretrained(model: nn.Module, path: Path) -> KeyReport:
     """Start the fitting part of a model (all of it, or one branch) from trained weights.
 
-    Heads may differ; every other tensor of that part must be there.
+    Heads may differ; every other tensor of that part must be there. Published weights of Whisper
+    start the encoder of speech, wherever in the model it is.
 
     Raises:
         ValueError: no part of the model matches.
     """
+    whisper = read_whisper(path)
+    if whisper is not None:
+        return _start_whisper(model, whisper, path)
     start = load_checkpoint(path).model
     weights = dict(start.state_dict())
     prefixes = ["", *(f"{name}." for name, _ in model.named_children())]
@@ -296,6 +306,26 @@ def load_pretrained(model: nn.Module, path: Path) -> KeyReport:
     part = model.get_submodule(best.prefix.rstrip(".")) if best.prefix else model
     part.load_state_dict({name: weights[name] for name in best.matched}, strict=False)
     return best
+
+
+def _start_whisper(model: nn.Module, whisper: WhisperWeights, path: Path) -> KeyReport:
+    """The encoder of Whisper in a model; layers that it leaves out are not used."""
+    part = find_block_encoder(model)
+    if part is None:
+        raise ValueError(
+            f"{path} holds Whisper's weights, and {type(model).__name__} has no encoder of "
+            "Whisper: give --model whisper_speech, or --speech_model whisper_speech"
+        )
+    if part.size != whisper.size:
+        raise ValueError(
+            f"{path} holds Whisper {describe_size(whisper.size)}, and the model's encoder is "
+            f"{describe_size(part.size)}: give another file or --whisper_size"
+        )
+    prefix = next(n for n, module in model.named_modules() if module is part.encoder) + "."
+    report = compare_keys(model, whisper.tensors, prefix)
+    weights = {name: whisper.tensors[name] for name in report.matched}
+    part.encoder.load_state_dict(weights, strict=False)
+    return report
 
 
 def combine_checkpoints(parts: Mapping[str, Checkpoint], late_method: str) -> Checkpoint:

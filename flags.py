@@ -22,6 +22,8 @@ from models.cnn_ae_lstm import ENCODERS, VARIANTS
 from models.cnn_temporal import TEMPORAL
 from models.late_fusion import METHODS
 from models.multimodalcnn import FUSIONS
+from models.whisper_encoder import SIZES
+from models.whisper_speech import LAYER_MIXES
 from timeline import TimelineStyle
 
 SHIPPED = Path(__file__).parent / "results" / "pretrained"
@@ -129,6 +131,15 @@ class DataOptions:
         None, "which pictures of a window; default: the architecture's, mostly last"
     )
     window_seconds: float = option(1.0, "length of a window")
+    speech_context_seconds: float | None = option(
+        None,
+        "of sound before and after a window that its speech is heard with, for whisper_speech; "
+        "default: 0",
+        least=0,
+    )
+    speech_block_seconds: float | None = option(
+        None, "with that: length of the blocks that Whisper encodes one by one; default: 5"
+    )
     colour: Colour = option("rgb", "colour planes given to the model")
     video_norm_value: int | None = option(
         None, "divide pictures by this (255 or 1) in place of ImageNet's mean and deviation"
@@ -208,6 +219,24 @@ class ModelOptions:
     )
     late_method: str = option("product", "rule of late_fusion", METHODS)
     landmark_width: int = option(96, "channels of landmark_tcn", least=8)
+    whisper_size: str | None = option(
+        None, "of whisper_speech's encoder; default: tiny", tuple(SIZES)
+    )
+    encoder_layers: int | None = option(
+        None, "of whisper_speech: the encoder's first so many layers; default: all", least=1
+    )
+    layer_mix: str | None = option(
+        None,
+        "of whisper_speech: a weighted mean of the encoder's layers (default), or a projection of "
+        "each side by side",
+        LAYER_MIXES,
+    )
+    speech_width: int | None = option(
+        None, "of whisper_speech: features of a frame after that; default: 128", least=1
+    )
+    adapter_rank: int | None = option(
+        None, "of whisper_speech: of low-rank adapters on the encoder; default: 0, none", least=0
+    )
     recurrent_width: int | None = option(
         None, "of the GRU in each direction, 0 for none; default: the architecture's", least=0
     )
@@ -232,13 +261,15 @@ class TrainOptions:
         ("default", "none"),
     )
     pretrain_path: list[str] = option(
-        [], "files to start from: our checkpoints for the model or its branches, or torchvision's"
+        [],
+        "files to start from: our checkpoints for the model or its branches, torchvision's, or "
+        "Whisper's (OpenAI's .pt, safetensors of Hugging Face, CTranslate2's model.bin)",
     )
     freeze_pretrained: bool = option(False, "keep what --pretrain_path gave as it is")
     trainable: list[str] | None = option(
         None,
         "blocks that are trained, with commas, as layer4,head; all; default: the architecture's "
-        "where torchvision's weights are loaded, else all",
+        "where weights of torchvision or Whisper are loaded, else all",
         read=comma_separated,
     )
     no_train: bool = option(False, "only score the run at --resume_path")

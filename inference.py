@@ -24,6 +24,7 @@ from attribution import leave_one_out
 from calibration import ConformalRule
 from checkpoint import Checkpoint, combine_checkpoints, load_checkpoint, reorder_classes
 from device import pick_device
+from encoded_blocks import EncodedBlocks
 from media.adaptation import Reference, relative_to
 from media.clip import Clip, ClipConfig, check_hop
 from media.faces import build_detector
@@ -31,6 +32,7 @@ from media.landmarker import Landmarker, build_landmarker
 from media.landmarks import POINTS
 from media.preprocess import preprocess
 from media.recording import stream_clips
+from models import find_block_encoder
 from models.efficientface import EfficientFace
 from models.picture_model import PictureModel
 from opts import DEFAULT_CHECKPOINT
@@ -112,6 +114,7 @@ class TrainingAlignedInference:
         self._references: dict[int | None, Reference] = {}  # of the faces of a recording
         self._speakers: dict[str, Reference] = {}  # of all recordings so far
         self._model = self.checkpoint.model.to(self.device).eval()
+        self._blocks = self._encoded_blocks()
         self._weighed: tuple[str, ...] = ()
         if contributions:
             self._weighed = _fused_modalities(self.checkpoint)
@@ -148,6 +151,7 @@ class TrainingAlignedInference:
         )
         rows: list[TimelineRow] = []
         self._references = {}
+        self._blocks = self._encoded_blocks()
         thumbnails = _Thumbnails()
         while batch := list(islice(clips, self._batch_size)):
             rows += self._rows(batch, speaker)
@@ -167,15 +171,25 @@ class TrainingAlignedInference:
         timeline.check()
         return timeline
 
+    def _encoded_blocks(self) -> EncodedBlocks | None:
+        """Where speech is heard with context: its blocks, for a new recording."""
+        encoder = find_block_encoder(self._model)
+        if encoder is None or not self.config.speech_context_seconds:
+            return None
+        return EncodedBlocks(encoder, self.config, self.device)
+
     @torch.inference_mode()
     def _rows(self, clips: list[Clip], speaker: str | None) -> list[TimelineRow]:
-        samples = [preprocess(clip, self.config, self._model.inputs) for clip in clips]
+        wanted = set(self._model.inputs) - ({"speech"} if self._blocks else set())
+        samples = [preprocess(clip, self.config, wanted) for clip in clips]
         pairs = zip(clips, samples, strict=True)
         adapted = [self._refer(clip, sample, speaker) for clip, sample in pairs]
         inputs: dict[str, Tensor] = {
             name: torch.stack([sample[name] for sample in samples]).to(self.device)
             for name in samples[0]
         }
+        if self._blocks is not None:
+            inputs |= self._blocks.inputs(clips)
         output = self._model(**inputs)
         probabilities = probabilities_of(self.checkpoint, output["logits"])
         uncertain = None if self._rule is None else self._rule.uncertain(probabilities)

@@ -20,6 +20,7 @@ from models import (
     EmotionModel,
     accepted_arguments,
     build_model,
+    find_block_encoder,
     model_inputs,
     set_checkpointing,
     set_trainable,
@@ -27,6 +28,7 @@ from models import (
 from models.summary import example_arguments
 from opts import Options
 from pretrained import DEFAULT, load_torchvision
+from whisper_weights import is_whisper
 
 OURS = ".safetensors"
 _DATA_OF_WEIGHTS = {"IMAGENET": "ImageNet-1k", "KINETICS": "Kinetics-400"}
@@ -96,16 +98,15 @@ def _clip_config(options: Options, model: EmotionModel, stored: ClipConfig) -> C
     """
     data = options.data
     defaults = {k: v for k, v in model.clip_defaults.items() if k not in STORED}
-    n_mels = model.arguments.get("n_mels")
-    if n_mels is None:
-        parameter = inspect.signature(type(model)).parameters.get("n_mels")
-        n_mels = stored.n_mels if parameter is None else parameter.default
+    n_mels = _n_mels(options.model, model, stored)
     asked: dict[str, Any] = {
         "pictures": data.sample_duration,
         "picture_choice": data.picture_choice,
         "window_seconds": data.window_seconds,
         "colour": data.colour,
         "n_mels": n_mels,
+        "speech_context_seconds": data.speech_context_seconds,
+        "speech_block_seconds": data.speech_block_seconds,
     }
     given = {name: value for name, value in asked.items() if value is not None}
     config = replace(stored, **{**defaults, **given})
@@ -113,6 +114,20 @@ def _clip_config(options: Options, model: EmotionModel, stored: ClipConfig) -> C
         scale = data.video_norm_value / 255.0
         config = replace(config, face_mean=(0.0,) * 3, face_std=(scale,) * 3)
     return config
+
+
+def _n_mels(options: ModelOptions, model: EmotionModel, stored: ClipConfig) -> int:
+    """Rows of the speech input: as the architecture needs them, then as asked for."""
+    needed = model.clip_defaults.get("n_mels")
+    if needed is not None:
+        if options.n_mels not in (None, needed):
+            raise ValueError(f"--n_mels must be {needed} for {model.name}, not {options.n_mels}")
+        return int(needed)
+    given = model.arguments.get("n_mels")
+    if given is not None:
+        return int(given)
+    parameter = inspect.signature(type(model)).parameters.get("n_mels")
+    return stored.n_mels if parameter is None else int(parameter.default)
 
 
 def start_model(
@@ -140,7 +155,7 @@ def start_model(
             say(f"{', '.join(model.torchvision_weights.values())}: {report}")
     if options.trainable is not None:
         set_trainable(model, [] if options.trainable == ["all"] else options.trainable)
-    elif from_torchvision:
+    elif from_torchvision or (find_block_encoder(model) and options.pretrain_path):
         set_trainable(model, model.default_trainable)
     for path in own_paths(model, options):
         _start_from_checkpoint(model, config, path, options.freeze_pretrained, say)
@@ -190,10 +205,11 @@ def _start_from_checkpoint(
 ) -> None:
     report = load_pretrained(model, Path(path))
     say(f"{path}: {report}")
-    start = load_checkpoint(Path(path))
-    names = tuple(name for modality in start.model.inputs for name in ENTRIES[modality])
-    for difference in start.clip_config.differences(config, names):
-        say(f"note: {path} was trained otherwise: {difference}")
+    if not is_whisper(Path(path)):
+        start = load_checkpoint(Path(path))
+        names = tuple(name for modality in start.model.inputs for name in ENTRIES[modality])
+        for difference in start.clip_config.differences(config, names):
+            say(f"note: {path} was trained otherwise: {difference}")
     if freeze:
         part = model.get_submodule(report.prefix.rstrip("."))
         for name, parameter in part.named_parameters():

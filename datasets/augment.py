@@ -94,7 +94,7 @@ def augment_clip(
     if "face" in modalities and clip.face_mask.any():
         faces = _augment_faces(faces, clip.face_mask, options, flip, rng)
     if "speech" in modalities and clip.has_speech:
-        waveform = _augment_waveform(waveform, options, rng)
+        waveform = _augment_waveform(waveform, options, rng, _middle(clip))
     return replace(clip, faces=faces, waveform=waveform)
 
 
@@ -154,10 +154,17 @@ def _random_hole(size: int, rng: np.random.Generator) -> tuple[int, int, int, in
     return top, top + height, left, left + width
 
 
+def _middle(clip: Clip) -> float:
+    """The sample in the middle of what is recognised of blocks, or of the whole waveform."""
+    if clip.speech_block is None:
+        return (len(clip.waveform) - 1) / 2
+    return clip.sound_offset + clip.sound_samples / 2
+
+
 def _augment_waveform(
-    waveform: np.ndarray, options: AugmentOptions, rng: np.random.Generator
+    waveform: np.ndarray, options: AugmentOptions, rng: np.random.Generator, middle: float
 ) -> np.ndarray:
-    changed = _at_speed(waveform, 1 + rng.uniform(-options.speed, options.speed))
+    changed = _at_speed(waveform, 1 + rng.uniform(-options.speed, options.speed), middle)
     changed = _tilted(changed, rng.uniform(-options.tilt, options.tilt))
     if rng.random() < options.noise:
         hiss = rng.standard_normal(len(waveform), dtype=np.float32)
@@ -168,9 +175,8 @@ def _augment_waveform(
     return changed
 
 
-def _at_speed(waveform: np.ndarray, speed: float) -> np.ndarray:
-    """(N,) float32 played faster or slower about its middle; zero beyond its ends."""
-    middle = (len(waveform) - 1) / 2
+def _at_speed(waveform: np.ndarray, speed: float, middle: float) -> np.ndarray:
+    """(N,) float32 played faster or slower about the `middle` sample; zero beyond its ends."""
     places = middle + (np.arange(len(waveform), dtype=np.float32) - middle) * np.float32(speed)
     before = np.floor(places)
     share = places - before
@@ -189,15 +195,33 @@ def _tilted(signal: np.ndarray, coefficient: float) -> np.ndarray:
 def mask_spectrogram(
     inputs: dict[str, torch.Tensor], options: AugmentOptions, rng: np.random.Generator
 ) -> dict[str, torch.Tensor]:
-    """Two bands and two stretches of time set to the spectrogram's mean."""
-    speech = inputs["speech"].clone()
+    """Two bands and two stretches of time set to the spectrogram's mean.
+
+    Of blocks (K, n_mels, L) what is recognised changes, which may reach over several of them.
+    """
+    speech = inputs["speech"]
+    if speech.ndim == 2:
+        return {**inputs, "speech": _masked(speech.clone(), options, rng)}
+    blocks, mels, length = speech.shape
+    joined = speech.transpose(0, 1).reshape(mels, blocks * length).clone()
+    recognised = inputs["speech_mask"].view(blocks, -1).repeat_interleave(2, dim=1)[:, :length]
+    heard = recognised.flatten().nonzero()
+    _masked(joined[:, int(heard[0]) : int(heard[-1]) + 1], options, rng)
+    speech = joined.reshape(mels, blocks, length).transpose(0, 1).contiguous()
+    return {**inputs, "speech": speech}
+
+
+def _masked(
+    speech: torch.Tensor, options: AugmentOptions, rng: np.random.Generator
+) -> torch.Tensor:
+    """(n_mels, L), changed in place."""
     mean = speech.mean()
     for axis, widest in ((0, options.mask_mels), (1, options.mask_frames)):
         for _ in range(2):
             width = min(int(rng.integers(0, widest + 1)), speech.shape[axis] // 2)
             start = int(rng.integers(0, speech.shape[axis] - width + 1))
             speech.narrow(axis, start, width).fill_(mean)
-    return {**inputs, "speech": speech}
+    return speech
 
 
 def mirror_landmarks(
@@ -301,7 +325,8 @@ def mix_up(inputs: Batch, target: torch.Tensor, alpha: float) -> tuple[Batch, to
     mixed: Batch = {}
     for name in modalities:
         value, mask = inputs[name], inputs[f"{name}_mask"]
-        mixed[name] = _blend(value, mask, order, share)
+        blend = _blend_blocks if name == "speech" and value.ndim == 4 else _blend
+        mixed[name] = blend(value, mask, order, share)
         mixed[f"{name}_mask"] = mask | mask[order]
     return mixed, share * target + (1 - share) * target[order]
 
@@ -316,4 +341,18 @@ def _blend(
         weight.unsqueeze(1) if value.ndim == 3 else weight[:, :, None, None]
     )  # speech: (B, 1, L)
     weight = weight if value.ndim < 5 else weight.unsqueeze(-1)
+    return weight * value + (1 - weight) * value[order]
+
+
+def _blend_blocks(
+    value: torch.Tensor, mask: torch.Tensor, order: torch.Tensor, share: float
+) -> torch.Tensor:
+    """The same of blocks of sound (B, K, n_mels, L), masks (B, K * L / 2).
+
+    What neither recognises is heard beside it by both, and so blended as it is.
+    """
+    batch, blocks, _, length = value.shape
+    own, other = share * mask, (1 - share) * mask[order]
+    weight = torch.where(mask | mask[order], own / (own + other).clamp(min=1e-6), share)
+    weight = weight.view(batch, blocks, -1).repeat_interleave(2, dim=2)[:, :, None, :length]
     return weight * value + (1 - weight) * value[order]

@@ -25,11 +25,10 @@ from datasets.mean_faces import MeanFaces
 from datasets.store import ClipStore
 from datasets.targets import target_of
 from media.adaptation import Prior, relative_to
-from media.clip import STORED, Clip, ClipConfig, Window, tile_windows
+from media.clip import SOUND_FIELDS, STORED, Clip, ClipConfig, Window, tile_windows
 from media.preprocess import preprocess
 
 MODALITY_ARRAYS = {"face": "faces", "landmarks": "landmarks", "speech": "waveform"}
-_LENGTH_AXIS = {"face": 0, "landmarks": 0, "speech": 1}  # of a sample's tensor, the time
 
 
 class StoreSet:
@@ -297,8 +296,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
         lender = lenders[rng.integers(len(lenders))]
         other = self._cut(lender, self._random_window(lender, rng), self.config)
         if modality == "speech":
-            samples, heard = other.sound_samples, other.has_speech
-            return replace(clip, waveform=other.waveform, sound_samples=samples, has_speech=heard)
+            return replace(clip, **{name: getattr(other, name) for name in SOUND_FIELDS})
         if modality == "landmarks":
             return replace(clip, points=other.points, points_mask=other.points_mask)
         faces, mask = other.faces, other.face_mask
@@ -313,16 +311,16 @@ def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
     inputs = {}
     for name in samples[0]["inputs"]:
         values = [sample["inputs"][name] for sample in samples]
-        axis = _LENGTH_AXIS.get(name, 0)
-        longest = max(value.shape[axis] for value in values)
-        inputs[name] = torch.stack([_pad(value, axis, longest) for value in values])
+        shape = tuple(max(sizes) for sizes in zip(*(v.shape for v in values), strict=True))
+        inputs[name] = torch.stack([_pad(value, shape) for value in values])
     rest = [{name: v for name, v in sample.items() if name != "inputs"} for sample in samples]
     return {"inputs": inputs, **default_collate(rest)}
 
 
-def _pad(value: torch.Tensor, axis: int, length: int) -> torch.Tensor:
-    if value.shape[axis] == length:
+def _pad(value: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+    """Zeros after what is there: more steps, or more blocks of sound."""
+    if value.shape == shape:
         return value
-    padded = value.new_zeros(*value.shape[:axis], length, *value.shape[axis + 1 :])
-    padded.narrow(axis, 0, value.shape[axis]).copy_(value)
+    padded = value.new_zeros(shape)
+    padded[tuple(slice(size) for size in value.shape)] = value
     return padded

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from media.landmarks import LandmarkTrack, empty_track, sample_track
+from media.sound import cut_sound
 
 MODALITIES = ("face", "landmarks", "speech")
 PictureChoice = Literal["last", "even"]
@@ -45,11 +46,16 @@ class ClipConfig:
         detector_stride: the detector looks at every k-th picture.
         landmark_rate: steps per second of the 68 points.
         sample_rate: of the mono sound, in Hz.
-        speech_feature: `log_mel`, or `mfcc` as librosa's defaults give it.
+        speech_feature: `log_mel`, `mfcc` as librosa's defaults give it, or `whisper_mel` as
+            Whisper's encoder takes it.
         n_fft, win_length, hop_length: of the short-time spectrum, in samples.
         n_mels: mel bands (log_mel), or coefficients (mfcc).
         f_min, f_max: edges of the mel bands, in Hz.
         silence_dbfs: a window whose loudest 25 ms lie below this level holds no sound.
+        speech_context_seconds: what a window's speech is heard with, before and after it; for
+            `whisper_mel`. 0: the window alone.
+        speech_block_seconds: with context, the recording is tiled by blocks of this length, each
+            normalised and encoded by itself.
     """
 
     window_seconds: float = 1.0
@@ -66,7 +72,7 @@ class ClipConfig:
     detector_stride: int = 5
     landmark_rate: float = 30.0
     sample_rate: int = 16000
-    speech_feature: Literal["log_mel", "mfcc"] = "log_mel"
+    speech_feature: Literal["log_mel", "mfcc", "whisper_mel"] = "log_mel"
     n_fft: int = 512
     win_length: int = 400
     hop_length: int = 160
@@ -74,6 +80,8 @@ class ClipConfig:
     f_min: float = 50.0
     f_max: float = 8000.0
     silence_dbfs: float = -60.0
+    speech_context_seconds: float = 0.0
+    speech_block_seconds: float = 5.0
 
     def __post_init__(self) -> None:
         for name in ("face_mean", "face_std"):
@@ -90,6 +98,24 @@ class ClipConfig:
                 raise ValueError(f"{name} must be positive, not {getattr(self, name)}")
         if self.face_size <= 0 or self.face_size % 16:
             raise ValueError(f"face_size must be a multiple of 16, not {self.face_size}")
+        self._check_context()
+
+    def _check_context(self) -> None:
+        if self.speech_context_seconds < 0:
+            raise ValueError(
+                f"speech_context_seconds must be 0 or more, not {self.speech_context_seconds:g}"
+            )
+        if self.speech_context_seconds and self.speech_feature != "whisper_mel":
+            raise ValueError(
+                f"speech_context_seconds is for models of whisper_mel, and speech_feature is "
+                f"{self.speech_feature}: leave it at 0"
+            )
+        block = self.speech_block_seconds * self.sample_rate
+        if block <= 0 or (self.speech_context_seconds and block % (2 * self.hop_length)):
+            raise ValueError(
+                f"speech_block_seconds must be a multiple of "
+                f"{2 * self.hop_length / self.sample_rate:g}, not {self.speech_block_seconds:g}"
+            )
 
     @property
     def window_samples(self) -> int:
@@ -98,14 +124,31 @@ class ClipConfig:
     @property
     def speech_context(self) -> int:
         """Samples on each side of a window that its outer frames look at."""
+        if self.speech_feature == "whisper_mel":
+            return self.n_fft // 2
         return (self.n_fft - self.hop_length) // 2 if self.speech_feature == "log_mel" else 0
 
     @property
+    def block_samples(self) -> int:
+        """Samples that are encoded in one piece: of a block, or of the window without context."""
+        if self.speech_context_seconds:
+            return round(self.speech_block_seconds * self.sample_rate)
+        return self.window_samples
+
+    @property
+    def speech_blocks(self) -> int:
+        """Blocks that a window with its context can touch (K), 1 where it is its own block."""
+        if not self.speech_context_seconds:
+            return 1
+        seconds = self.window_seconds + 2 * self.speech_context_seconds
+        return 1 + math.ceil(seconds / self.speech_block_seconds - TIME_TOLERANCE)
+
+    @property
     def speech_frames(self) -> int:
-        """Spectrogram frames in a window (L)."""
+        """Spectrogram frames in a window, or in a block where there are blocks (L)."""
         if self.speech_feature == "mfcc":
             return 1 + self.window_samples // self.hop_length
-        return self.window_samples // self.hop_length
+        return self.block_samples // self.hop_length
 
     @property
     def landmark_steps(self) -> int:
@@ -157,6 +200,8 @@ SPEECH = (
     "n_mels",
     "f_min",
     "f_max",
+    "speech_context_seconds",
+    "speech_block_seconds",
 )
 
 # What each modality's encoder depends on.
@@ -237,9 +282,13 @@ class Clip:
         face_share: share of the window's pictures that show this face, 0 to 1.
         points: (S, 68, 2) float32 landmarks in pixels, zeros where `points_mask` is false.
         points_mask: (S,) bool.
-        waveform: (context + N + context,) float32 in [-1, 1], zeros outside the recording.
-        sound_samples: how many of the N lie in the window; the rest is padding after a short one.
+        waveform: (context + N + context,) float32 in [-1, 1], zeros outside the recording; N
+            samples of the window, or of `ClipConfig.speech_blocks` blocks (see `media/sound.py`).
+        sound_samples: how many of the N are recognised: those in the window, the rest being
+            padding after a short one; or those of the window and its context.
         has_speech: false where the recording has no sound or is silent.
+        sound_offset: samples of the N before those that are recognised.
+        speech_block: index in the recording of the first block; None where the window is its own.
     """
 
     window: Window
@@ -252,6 +301,12 @@ class Clip:
     waveform: np.ndarray
     sound_samples: int
     has_speech: bool
+    sound_offset: int = 0
+    speech_block: int | None = None
+
+
+# What a clip has of its sound.
+SOUND_FIELDS = ("waveform", "sound_samples", "has_speech", "sound_offset", "speech_block")
 
 
 @dataclass
@@ -291,7 +346,7 @@ class Recording:
         chosen = np.flatnonzero(inside)[self.face_ids[inside] == face_id] if inside.any() else []
         faces, mask = self._pick_faces(np.asarray(chosen, dtype=int), window, config)
         points, points_mask = self._sample_points(face_id, window, config)
-        waveform, sound_samples = self._cut_sound(window, config)
+        sound = cut_sound(self.waveform, self.sound_start, window, config)
         return Clip(
             window=window,
             faces=faces,
@@ -300,9 +355,11 @@ class Recording:
             face_share=min(1.0, len(chosen) / shown) if shown else 0.0,
             points=points,
             points_mask=points_mask,
-            waveform=waveform,
-            sound_samples=sound_samples,
-            has_speech=_is_audible(waveform, config),
+            waveform=sound.waveform,
+            sound_samples=sound.samples,
+            has_speech=sound.audible,
+            sound_offset=sound.offset,
+            speech_block=sound.block,
         )
 
     def _pick_faces(
@@ -327,19 +384,6 @@ class Recording:
         known &= times < window.end
         points[~known] = 0.0
         return points, known
-
-    def _cut_sound(self, window: Window, config: ClipConfig) -> tuple[np.ndarray, int]:
-        context = config.speech_context
-        start = round(window.start * config.sample_rate)
-        length = config.window_samples
-        held = min(length, round(window.end * config.sample_rate) - start)  # a tail is zero-padded
-        out = np.zeros(length + 2 * context, dtype=np.float32)
-        first = start - context - self.sound_start
-        last = start + held + context - self.sound_start
-        low, high = max(first, 0), min(last, len(self.waveform))
-        if high > low:
-            out[low - first : high - first] = self.waveform[low:high] / np.float32(32768.0)
-        return out, held
 
 
 def _between(times: np.ndarray, window: Window) -> np.ndarray:
@@ -377,13 +421,3 @@ def _even_slots(
     distance = np.abs(times[chosen][None, :] - middles[:, None])
     slots = np.flatnonzero(distance.min(axis=1) < part)
     return chosen[distance.argmin(axis=1)[slots]], slots
-
-
-def _is_audible(waveform: np.ndarray, config: ClipConfig) -> bool:
-    frame = max(1, config.sample_rate // 40)
-    inner = waveform[config.speech_context : len(waveform) - config.speech_context]
-    frames = inner[: len(inner) // frame * frame].reshape(-1, frame)
-    if not frames.size:
-        return False
-    loudest = float(np.sqrt((frames.astype(np.float64) ** 2).mean(axis=1).max()))
-    return 20 * math.log10(loudest + 1e-12) > config.silence_dbfs

@@ -12,6 +12,7 @@ import torchaudio
 
 from media.clip import MODALITIES, Clip, ClipConfig
 from media.landmarks import normalise
+from media.whisper_mel import whisper_mel
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601 weights of red, green, blue
 LOG_MEL_RANGE = 13.8  # nats (60 dB) kept below the loud frames of a window
@@ -26,7 +27,9 @@ def preprocess(
     Returns:
         `face` (T, 3, H, W) float32, `face_mask` (T,) bool, `landmarks` (S, 70, 2) float32 (see
         `media.landmarks.normalise`), `landmarks_mask` (S,) bool, `speech` (n_mels, L) float32,
-        `speech_mask` (L,) bool. What is missing is zero and its mask is false.
+        `speech_mask` (L,) bool; of `whisper_mel` `speech` (K, n_mels, L) of K blocks, and
+        `speech_mask` (K * L / 2,) of the frames that Whisper's encoder makes of them. What is
+        missing is zero and its mask is false.
     """
     inputs: dict[str, torch.Tensor] = {}
     if "face" in modalities:
@@ -36,8 +39,43 @@ def preprocess(
         inputs["landmarks"] = torch.from_numpy(normalise(clip.points, clip.points_mask))
         inputs["landmarks_mask"] = torch.from_numpy(clip.points_mask)
     if "speech" in modalities:
-        inputs["speech"], inputs["speech_mask"] = _speech(clip, config)
+        speech = _speech_blocks if config.speech_feature == "whisper_mel" else _speech
+        inputs["speech"], inputs["speech_mask"] = speech(clip, config)
     return inputs
+
+
+def _speech_blocks(clip: Clip, config: ClipConfig) -> tuple[torch.Tensor, torch.Tensor]:
+    """Spectrograms of the blocks of which a frame is recognised, and which frames those are."""
+    mask = recognised_frames(clip, config)
+    blocks = torch.zeros(config.speech_blocks, config.n_mels, config.speech_frames)
+    for block in used_blocks(mask, config):
+        blocks[block] = preprocess_block(clip, block, config)
+    return blocks, mask
+
+
+def recognised_frames(clip: Clip, config: ClipConfig) -> torch.Tensor:
+    """(K * L / 2,) bool: the encoder frames whose time is recognised, none where all is silent."""
+    step = 2 * config.hop_length
+    frames = config.speech_blocks * math.ceil(config.speech_frames / 2)
+    mask = torch.zeros(frames, dtype=torch.bool)
+    if clip.has_speech:
+        first = math.ceil(clip.sound_offset / step)
+        stop = math.ceil((clip.sound_offset + clip.sound_samples) / step)
+        mask[min(first, frames - 1) : max(stop, first + 1)] = True  # a short one has a frame too
+    return mask
+
+
+def used_blocks(mask: torch.Tensor, config: ClipConfig) -> list[int]:
+    """Those of the K blocks that hold a frame of the mask."""
+    held = mask.view(config.speech_blocks, -1).any(dim=1)
+    return [block for block, used in enumerate(held.tolist()) if used]
+
+
+def preprocess_block(clip: Clip, block: int, config: ClipConfig) -> torch.Tensor:
+    """(n_mels, L) of one of a clip's K blocks."""
+    size = config.block_samples
+    part = clip.waveform[block * size : (block + 1) * size + 2 * config.speech_context]
+    return whisper_mel(torch.from_numpy(part), config)
 
 
 def _speech(clip: Clip, config: ClipConfig) -> tuple[torch.Tensor, torch.Tensor]:

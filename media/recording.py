@@ -16,7 +16,7 @@ import numpy as np
 
 from media.ahead import running_ahead
 from media.audio import SoundTrack
-from media.clip import Clip, ClipConfig, Recording, check_hop, tile_windows, window_at
+from media.clip import Clip, ClipConfig, Recording, Window, check_hop, tile_windows, window_at
 from media.demux import (
     DAMAGED,
     choose_streams,
@@ -29,6 +29,7 @@ from media.demux import (
 )
 from media.errors import MediaError
 from media.landmarks import MAX_GAP, LandmarkTrack
+from media.sound import sound_span
 from media.video import PictureTrack
 
 if TYPE_CHECKING:
@@ -137,9 +138,7 @@ def stream_clips(
     check_hop(config.window_seconds, hop_seconds)
     _check_finders(detector, landmarker)
     blocks = _report(_read_blocks(path, config, detector, landmarker), path, progress)
-    context = (config.speech_context + 1) / config.sample_rate  # seconds; 1 sample for rounding
-    if landmarker is not None:
-        context = max(context, MAX_GAP)
+    context = 0.0 if landmarker is None else MAX_GAP
     return _slide(_empty_recording(path, config), blocks, config, hop_seconds, context)
 
 
@@ -155,18 +154,24 @@ def _slide(
     hop_seconds: float,
     context: float,
 ) -> Iterator[Clip]:
-    """Clips from blocks; each sees `context` seconds on both sides of its window."""
+    """Clips from blocks; each sees its sound and `context` seconds on both sides of its window."""
     index = 0
     for block in blocks:
         recording = _extend(recording, [block])
         window = window_at(index, config.window_seconds, hop_seconds)
-        while window.end + context <= recording.duration:
+        while _needed(window, config, context)[1] <= recording.duration:
             yield recording.cut(window, config)
             index += 1
             window = window_at(index, config.window_seconds, hop_seconds)
-        recording = _drop_before(recording, window.start - context, config)
+        recording = _drop_before(recording, _needed(window, config, context)[0], config)
     for window in tile_windows(recording.duration, config.window_seconds, hop_seconds)[index:]:
         yield recording.cut(window, config)
+
+
+def _needed(window: Window, config: ClipConfig, context: float) -> tuple[float, float]:
+    """From and until when (seconds) a window needs the recording."""
+    first, last = sound_span(window, config)
+    return min(first, window.start - context), max(last, window.end + context)
 
 
 def _empty_recording(path: Path, config: ClipConfig) -> Recording:

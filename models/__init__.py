@@ -16,6 +16,7 @@ from models import (
     speech_crnn,
     vit_b_16,
     vit_scratch,
+    whisper_speech,
 )
 from models.registry import (
     EmotionModel,
@@ -26,9 +27,11 @@ from models.registry import (
     set_checkpointing,
     set_trainable,
 )
+from models.whisper_speech import WhisperSpeech, find_block_encoder
 
 __all__ = [
     "EmotionModel",
+    "WhisperSpeech",
     "accepted_arguments",
     "build_model",
     "cnn_ae_lstm",
@@ -36,6 +39,7 @@ __all__ = [
     "cnn_temporal",
     "efficientface",
     "face_cnn",
+    "find_block_encoder",
     "landmark_tcn",
     "late_fusion",
     "list_models",
@@ -50,4 +54,5 @@ __all__ = [
     "speech_crnn",
     "vit_b_16",
     "vit_scratch",
+    "whisper_speech",
 ]

@@ -32,6 +32,8 @@ class MultiModalCNN(EmotionModel):
         face_model: any classifier of faces or of landmarks, by name.
         speech_model: any of speech; `mfcc_cnn` in the published checkpoints.
         n_mels: rows of the speech input.
+        whisper_size, encoder_layers, layer_mix, speech_width, adapter_rank: of `whisper_speech` as
+            speech model; None for its own defaults.
         dropout: before the last layer of `concat`.
 
     `keep_gates` adds to the output of `ia`, for each stream, (B,) `gate_<stream>`: the share of its
@@ -52,19 +54,45 @@ class MultiModalCNN(EmotionModel):
         speech_model: str = "speech_cnn",
         n_mels: int = 64,
         dropout: float = 0.2,
+        whisper_size: str | None = None,
+        encoder_layers: int | None = None,
+        layer_mix: str | None = None,
+        speech_width: int | None = None,
+        adapter_rank: int | None = None,
     ) -> None:
         super().__init__()
         if fusion not in FUSIONS:
             raise ValueError(f"unknown fusion {fusion!r}; choose from {', '.join(FUSIONS)}")
         self.fusion = fusion
-        self.audio_model = _build_branch(speech_model, ("speech",), num_classes, n_mels)
-        self.visual_model = _build_branch(face_model, ("face", "landmarks"), num_classes, n_mels)
+        whisper = {
+            "whisper_size": whisper_size,
+            "encoder_layers": encoder_layers,
+            "layer_mix": layer_mix,
+            "speech_width": speech_width,
+            "adapter_rank": adapter_rank,
+        }
+        common = {"num_classes": num_classes, "n_mels": n_mels}
+        asked = {name: value for name, value in whisper.items() if value is not None}
+        self.audio_model = _build_branch(speech_model, ("speech",), common, asked)
+        self.visual_model = _build_branch(face_model, ("face", "landmarks"), common)
         self.seen = self.visual_model.inputs[0]
         self.inputs = (self.seen, "speech")
         self.clip_defaults = {**self.audio_model.clip_defaults, **self.visual_model.clip_defaults}
         self._build_fusion(num_heads)
         width = self.audio_model.width + self.visual_model.width
         self.classifier_1 = _build_head(fusion, width, num_classes, dropout)
+        if self.audio_model.default_trainable:
+            trained = [f"audio_model.{name}" for name in self.audio_model.default_trainable]
+            others = [name for name in super().blocks() if name != "audio_model"]
+            self.default_trainable = (*others, *trained)
+
+    def blocks(self) -> dict[str, nn.Module]:
+        """Those of every model, and as `audio_model.<name>` those of an encoder to be frozen."""
+        named = super().blocks()
+        if self.audio_model.default_trainable:
+            inner = self.audio_model.blocks()
+            named |= {f"audio_model.{name}": block for name, block in inner.items()}
+        return named
 
     def _build_fusion(self, num_heads: int) -> None:
         audio, video = self.audio_model, self.visual_model
@@ -81,7 +109,7 @@ class MultiModalCNN(EmotionModel):
         """Fuse.
 
         Args:
-            speech: (B, n_mels, L), speech_mask: (B, L) bool.
+            speech: (B, n_mels, L), speech_mask: (B, L) bool, or as the speech model takes it.
             inputs: what the other branch takes: face (B, T, 3, H, W) and face_mask (B, T) bool, or
                 landmarks (B, S, 70, 2) and landmarks_mask (B, S) bool.
 
@@ -149,12 +177,19 @@ class MultiModalCNN(EmotionModel):
 
 
 def _build_branch(
-    name: str, modalities: tuple[str, ...], num_classes: int, n_mels: int
+    name: str,
+    modalities: tuple[str, ...],
+    common: dict[str, Any],
+    asked: dict[str, Any] | None = None,
 ) -> EmotionModel:
-    """An encoder of the registry that takes one of the modalities."""
-    arguments = {"num_classes": num_classes, "n_mels": n_mels}
-    taken = {key: value for key, value in arguments.items() if key in accepted_arguments(name)}
-    branch = build_model(name, **taken)
+    """An encoder of the registry that takes one of the modalities.
+
+    Args:
+        common: arguments, of which those are given that it takes.
+        asked: arguments that it must take.
+    """
+    taken = {key: value for key, value in common.items() if key in accepted_arguments(name)}
+    branch = build_model(name, **taken, **(asked or {}))
     if len(branch.inputs) != 1 or branch.inputs[0] not in modalities or not _can_branch(branch):
         raise ValueError(f"{name} cannot be the branch for {' or '.join(modalities)}")
     return branch

@@ -33,7 +33,7 @@ class EmotionModel(nn.Module):
     head: ClassVar[tuple[str, ...]] = ()
     source: ClassVar[str] = ""
     clip_defaults: Mapping[str, Any] = MappingProxyType({})
-    default_trainable: ClassVar[tuple[str, ...]] = ()
+    default_trainable: tuple[str, ...] = ()
     checkpointing: bool = False
     one_head: ClassVar[bool] = True
     width: int

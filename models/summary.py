@@ -17,6 +17,7 @@ from models.registry import (
     list_models,
     set_trainable,
 )
+from models.whisper_encoder import MELS
 
 DEFAULT_CLIP = {"pictures": 15, "face_size": 96}  # as `ClipConfig` has them
 SPEECH_FRAMES, LANDMARK_STEPS, LANDMARKS = 100, 30, 70  # a second; 68 points, 2 of the head
@@ -97,9 +98,10 @@ def example_input(model: EmotionModel) -> dict[str, Tensor]:
     side = clip["face_size"]
     parameters = inspect.signature(type(model)).parameters
     n_mels = parameters["n_mels"].default if "n_mels" in parameters else 64
+    by_blocks = clip.get("speech_feature") == "whisper_mel"
     shapes = {
         "face": (1, clip["pictures"], 3, side, side),
-        "speech": (1, n_mels, SPEECH_FRAMES),
+        "speech": (1, 1, MELS, SPEECH_FRAMES) if by_blocks else (1, n_mels, SPEECH_FRAMES),
         "landmarks": (1, LANDMARK_STEPS, LANDMARKS, 2),
     }
     return {name: torch.zeros(shapes[name]) for name in model.inputs}
