@@ -129,6 +129,12 @@ class DataOptions:
         None, "which pictures of a window; default: the architecture's, mostly last"
     )
     window_seconds: float = option(1.0, "length of a window")
+    voice_activity: float = option(
+        0.0,
+        "probability from which sound counts as speech, such as 0.3: music and noise do not; "
+        "0: all sound counts",
+        least=0,
+    )
     colour: Colour = option("rgb", "colour planes given to the model")
     video_norm_value: int | None = option(
         None, "divide pictures by this (255 or 1) in place of ImageNet's mean and deviation"

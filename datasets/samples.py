@@ -22,7 +22,7 @@ from datasets.augment import (
 )
 from datasets.labels import place
 from datasets.mean_faces import MeanFaces
-from datasets.store import ClipStore
+from datasets.store import ClipStore, lacks_voice
 from datasets.targets import target_of
 from media.adaptation import Prior, relative_to
 from media.clip import STORED, Clip, ClipConfig, Window, tile_windows
@@ -49,6 +49,15 @@ class StoreSet:
 
     def holds(self, key: str) -> bool:
         return any(key in store for store in self._stores)
+
+    def check_voice(self) -> None:
+        """Raise ValueError, naming the store, where it is not known what sound holds speech."""
+        for store in self._stores:
+            if lacks_voice(store.folder):
+                raise ValueError(
+                    f"--voice_activity: {store.folder} was prepared without voice detection; "
+                    "prepare into another folder, or leave the flag out"
+                )
 
     def of(self, key: str) -> ClipStore:
         """The store that holds a recording. Raises KeyError where none does."""
@@ -297,8 +306,14 @@ class ClipDataset(Dataset[dict[str, Any]]):
         lender = lenders[rng.integers(len(lenders))]
         other = self._cut(lender, self._random_window(lender, rng), self.config)
         if modality == "speech":
-            samples, heard = other.sound_samples, other.has_speech
-            return replace(clip, waveform=other.waveform, sound_samples=samples, has_speech=heard)
+            return replace(
+                clip,
+                waveform=other.waveform,
+                sound_samples=other.sound_samples,
+                has_speech=other.has_speech,
+                voice=other.voice,
+                speech_fraction=other.speech_fraction,
+            )
         if modality == "landmarks":
             return replace(clip, points=other.points, points_mask=other.points_mask)
         faces, mask = other.faces, other.face_mask

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from media.landmarks import LandmarkTrack, empty_track, sample_track
+from media.voice_track import LEAST_SPEECH, SPREAD, VoiceTrack
 
 MODALITIES = ("face", "landmarks", "speech")
 PictureChoice = Literal["last", "even"]
@@ -50,6 +51,9 @@ class ClipConfig:
         n_mels: mel bands (log_mel), or coefficients (mfcc).
         f_min, f_max: edges of the mel bands, in Hz.
         silence_dbfs: a window whose loudest 25 ms lie below this level holds no sound.
+        voice_activity: probability, as the voice detector gives it, from which 32 ms of sound count
+            as speech; sound in which there is none (music, noise) is then no speech. 0 for off: all
+            sound above `silence_dbfs` counts.
     """
 
     window_seconds: float = 1.0
@@ -74,6 +78,7 @@ class ClipConfig:
     f_min: float = 50.0
     f_max: float = 8000.0
     silence_dbfs: float = -60.0
+    voice_activity: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("face_mean", "face_std"):
@@ -90,6 +95,10 @@ class ClipConfig:
                 raise ValueError(f"{name} must be positive, not {getattr(self, name)}")
         if self.face_size <= 0 or self.face_size % 16:
             raise ValueError(f"face_size must be a multiple of 16, not {self.face_size}")
+        if not 0 <= self.voice_activity < 1:
+            raise ValueError(
+                f"voice_activity is a probability below 1, or 0 for off, not {self.voice_activity}"
+            )
 
     @property
     def window_samples(self) -> int:
@@ -157,6 +166,7 @@ SPEECH = (
     "n_mels",
     "f_min",
     "f_max",
+    "voice_activity",
 )
 
 # What each modality's encoder depends on.
@@ -239,7 +249,11 @@ class Clip:
         points_mask: (S,) bool.
         waveform: (context + N + context,) float32 in [-1, 1], zeros outside the recording.
         sound_samples: how many of the N lie in the window; the rest is padding after a short one.
-        has_speech: false where the recording has no sound or is silent.
+        has_speech: false where the recording has no sound, is silent or, with voice activity, holds
+            less than `LEAST_SPEECH` seconds of speech (in windows below twice that: half of it).
+        voice: of the waveform, its times counted from the window's start; None where voice activity
+            is off, or not known of the recording.
+        speech_fraction: fraction of the window that holds speech, None where `voice` is.
     """
 
     window: Window
@@ -252,6 +266,17 @@ class Clip:
     waveform: np.ndarray
     sound_samples: int
     has_speech: bool
+    voice: VoiceTrack | None = None
+    speech_fraction: float | None = None
+
+    def voiced_at(self, times: np.ndarray, threshold: float) -> np.ndarray:
+        """(n,) bool: which times, in seconds from the window's start, lie in or close to speech.
+
+        All do where `voice` is None.
+        """
+        if self.voice is None:
+            return np.ones(len(times), dtype=bool)
+        return self.voice.voiced_at(times, threshold)
 
 
 @dataclass
@@ -271,6 +296,7 @@ class Recording:
         picture_times: (Q,) presentation times of all pictures, with and without a face.
         landmarks: points of a face over time, empty where none were looked for.
         sound_start: index, counted from time 0, of the first sample in `waveform`.
+        voice: where the sound holds speech, None where that was not looked for.
     """
 
     path: Path
@@ -282,6 +308,7 @@ class Recording:
     picture_times: np.ndarray
     landmarks: LandmarkTrack = field(default_factory=empty_track)
     sound_start: int = 0
+    voice: VoiceTrack | None = None
 
     def cut(self, window: Window, config: ClipConfig) -> Clip:
         """What lies in the window: sound and pictures by the same presentation times."""
@@ -292,6 +319,8 @@ class Recording:
         faces, mask = self._pick_faces(np.asarray(chosen, dtype=int), window, config)
         points, points_mask = self._sample_points(face_id, window, config)
         waveform, sound_samples = self._cut_sound(window, config)
+        voice = self._cut_voice(window, config)
+        fraction = None if voice is None else _speech_fraction(voice, window, config)
         return Clip(
             window=window,
             faces=faces,
@@ -302,7 +331,9 @@ class Recording:
             points_mask=points_mask,
             waveform=waveform,
             sound_samples=sound_samples,
-            has_speech=_is_audible(waveform, config),
+            has_speech=_is_audible(waveform, config) and _is_spoken(fraction, window),
+            voice=voice,
+            speech_fraction=fraction,
         )
 
     def _pick_faces(
@@ -340,6 +371,13 @@ class Recording:
         if high > low:
             out[low - first : high - first] = self.waveform[low:high] / np.float32(32768.0)
         return out, held
+
+    def _cut_voice(self, window: Window, config: ClipConfig) -> VoiceTrack | None:
+        """What `voiced_at` may ask for at any time of the clip's waveform."""
+        if self.voice is None or not config.voice_activity:
+            return None
+        reach = config.speech_context / config.sample_rate + SPREAD
+        return self.voice.between(window.start - reach, window.end + reach).seen_from(window.start)
 
 
 def _between(times: np.ndarray, window: Window) -> np.ndarray:
@@ -387,3 +425,14 @@ def _is_audible(waveform: np.ndarray, config: ClipConfig) -> bool:
         return False
     loudest = float(np.sqrt((frames.astype(np.float64) ** 2).mean(axis=1).max()))
     return 20 * math.log10(loudest + 1e-12) > config.silence_dbfs
+
+
+def _speech_fraction(voice: VoiceTrack, window: Window, config: ClipConfig) -> float:
+    length = window.end - window.start
+    return min(1.0, voice.speech_seconds(0.0, length, config.voice_activity) / length)
+
+
+def _is_spoken(fraction: float | None, window: Window) -> bool:
+    """Whether so much of a window holds speech that it counts; where that is not known it does."""
+    length = window.end - window.start
+    return fraction is None or fraction * length >= min(LEAST_SPEECH, length / 2)

@@ -41,15 +41,27 @@ def preprocess(
 
 
 def _speech(clip: Clip, config: ClipConfig) -> tuple[torch.Tensor, torch.Tensor]:
-    """Features and which frames exist: those whose middle lies before the sound's end."""
+    """Features, and which frames exist and hold speech.
+
+    Those exist whose middle lies before the sound's end. Which hold speech see `_voiced_frames`.
+    """
     frames = config.speech_frames
     existing = math.ceil(clip.sound_samples / config.hop_length) if clip.has_speech else 0
     mask = torch.arange(frames) < max(existing, 1 if clip.has_speech else 0)
     if not clip.has_speech:
         return torch.zeros(config.n_mels, frames), mask
+    voiced = _voiced_frames(clip, config)
     if config.speech_feature == "mfcc":
-        return _mfcc(clip.waveform, config), torch.ones(frames, dtype=torch.bool)
+        return _mfcc(clip.waveform, config), voiced
+    mask &= voiced
     return _log_mel(clip.waveform, mask, config), mask
+
+
+def _voiced_frames(clip: Clip, config: ClipConfig) -> torch.Tensor:
+    """(L,) bool: frames in or close to speech; all where voice activity is off or not known."""
+    middle = 0.5 if config.speech_feature == "log_mel" else 0.0  # librosa's lie on hops' borders
+    times = (np.arange(config.speech_frames) + middle) * config.hop_length / config.sample_rate
+    return torch.from_numpy(clip.voiced_at(times, config.voice_activity))
 
 
 def _normalise_faces(faces: np.ndarray, mask: np.ndarray, config: ClipConfig) -> torch.Tensor:
