@@ -216,8 +216,6 @@ def _read_data(
         raise ValueError(f"no records of dataset {options.dataset} in {options.annotation_path}")
     check_speakers([*records, *lenders])
     stores = StoreSet(folders)
-    if options.voice_activity:
-        stores.check_voice()
     if options.sample_size not in (None, stores.config.face_size):
         raise ValueError(
             f"--sample_size {options.sample_size}, but the store holds faces of "

@@ -55,8 +55,8 @@ class StoreSet:
         for store in self._stores:
             if lacks_voice(store.folder):
                 raise ValueError(
-                    f"--voice_activity: {store.folder} was prepared without voice detection; "
-                    "prepare into another folder, or leave the flag out"
+                    f"store {store.folder} was prepared without voice detection, which "
+                    "--voice_activity needs: prepare into another folder, or leave it out"
                 )
 
     def of(self, key: str) -> ClipStore:
@@ -106,7 +106,8 @@ class ClipDataset(Dataset[dict[str, Any]]):
     among the classes, that lack a target, or that hold nothing the model takes are left out.
 
     Raises:
-        ValueError: no record is left, or a target cannot be read.
+        ValueError: no record is left, a target cannot be read, or the configuration asks for voice
+            activity and a store does not know it.
     """
 
     def __init__(
@@ -118,6 +119,8 @@ class ClipDataset(Dataset[dict[str, Any]]):
         modalities: tuple[str, ...],
         options: SampleOptions,
     ) -> None:
+        if config.voice_activity and "speech" in modalities:
+            stores.check_voice()
         self.task = options.task
         self.records: list[Record] = []
         self.labels: list[int] = []  # class index of each record

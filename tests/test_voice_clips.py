@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,18 +13,30 @@ import torch
 
 import media.recording
 import media.voice
-from checkpoint import save_checkpoint
+from checkpoint import merge_clip_configs, save_checkpoint
 from datasets import prepare
-from datasets.samples import StoreSet
+from datasets.annotations import Record, read_annotations, write_annotations
+from datasets.samples import ClipDataset, SampleOptions
 from datasets.store import ClipStore, StoreWriter, lacks_voice
 from inference import TrainingAlignedInference
+from initialisation import _clip_config
 from media.clip import LEGACY, ClipConfig, Recording, Window, tile_windows
 from media.preprocess import preprocess
 from media.recording import read_recording, stream_clips
 from media.voice import find_voice
 from media.voice_track import VoiceTrack
 from models import build_model
-from tests.builders import make_checkpoint, make_corpus
+from opts import parse_opts
+from tests.builders import (
+    LABELS,
+    SMALL,
+    make_checkpoint,
+    make_corpus,
+    open_stores,
+    without_face,
+    without_sound,
+)
+from tests.builders import make_recording as make_faces
 from tests.conftest import RATE, REAL_DATA, WriteMedia
 from tests.sounds import hiss, play, talk, to_samples
 from timeline import read_timeline, write_csv, write_json
@@ -273,10 +286,56 @@ def test_training_and_inference_see_equal_speech(
         assert all(torch.equal(trained[name], inferred[name]) for name in inferred)
 
 
+def _dataset(manifest: Path, config: ClipConfig, *modalities: str, **options: Any) -> ClipDataset:
+    records, stores = read_annotations(manifest), open_stores(manifest)
+    return ClipDataset(
+        records, stores, config, LABELS, modalities or ("speech",), SampleOptions(**options)
+    )
+
+
 def test_training_on_a_store_without_voice_is_refused_by_its_name(tmp_path: Path) -> None:
     manifest = make_corpus(tmp_path)  # its recordings know nothing of voice
+    config = replace(SMALL, voice_activity=0.3)
     with pytest.raises(ValueError, match=r"clips was prepared without voice detection"):
-        StoreSet([manifest.parent / "clips"]).check_voice()
+        _dataset(manifest, config)
+    assert len(_dataset(manifest, config, "face")), "faces need none"
+    assert len(_dataset(manifest, SMALL))
+
+
+def test_who_lends_a_voice_lends_what_is_known_of_it(tmp_path: Path) -> None:
+    heard = np.zeros(50, dtype=np.float16)
+    heard[20:] = 0.9  # from 0.64 s on
+    records = []
+    with StoreWriter(tmp_path / "clips", SMALL) as writer:
+        for name, recording in (
+            ("seen", without_sound(make_faces(0, "happy"))),
+            ("heard", replace(without_face(make_faces(1, "happy")), voice=VoiceTrack(heard))),
+        ):
+            record = Record(f"{tmp_path}/{name}.mp4", "", "happy", subset="training")
+            writer.add(record.key, recording)
+            records.append(record)
+    write_annotations(records, tmp_path / "manifest.csv")
+    config = replace(SMALL, window_seconds=1.5, voice_activity=0.3)
+    lenders = read_annotations(tmp_path / "manifest.csv")
+    dataset = _dataset(
+        tmp_path / "manifest.csv", config, "face", "speech", train=True, lenders=lenders
+    )
+    mask = dataset[0]["inputs"]["speech_mask"]
+    assert not mask[:50].any()
+    assert mask[60:].all()
+
+
+def test_the_threshold_of_training_is_in_its_clips() -> None:
+    arguments = ["--annotation_path", "a.csv", "--model", "speech_cnn"]
+    model = build_model("speech_cnn", num_classes=2)
+    for flags, wanted in (([], 0.0), (["--voice_activity", "0.3"], 0.3)):
+        options = parse_opts([*arguments, *flags])
+        assert _clip_config(options, model, SMALL).voice_activity == wanted
+
+
+def test_a_fused_model_takes_the_threshold_of_its_speech_part() -> None:
+    configs = {"face": ClipConfig(), "speech": ClipConfig(voice_activity=0.3)}
+    assert merge_clip_configs(configs).voice_activity == 0.3
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.0])
