@@ -26,7 +26,7 @@ from media.recording import read_recording, stream_clips
 from media.voice import find_voice
 from media.voice_track import VoiceTrack
 from models import build_model
-from opts import parse_opts
+from opts import parse_options
 from tests.builders import (
     LABELS,
     SMALL,
@@ -329,7 +329,7 @@ def test_the_threshold_of_training_is_in_its_clips() -> None:
     arguments = ["--annotation_path", "a.csv", "--model", "speech_cnn"]
     model = build_model("speech_cnn", num_classes=2)
     for flags, wanted in (([], 0.0), (["--voice_activity", "0.3"], 0.3)):
-        options = parse_opts([*arguments, *flags])
+        options = parse_options([*arguments, *flags])
         assert _clip_config(options, model, SMALL).voice_activity == wanted
 
 
