@@ -171,8 +171,8 @@ def _augment_waveform(
 def _at_speed(waveform: np.ndarray, speed: float) -> np.ndarray:
     """(N,) float32 played faster or slower about its middle; zero beyond its ends.
 
-    Where speech is keeps its times: in a window of 1 second sound moves by 0.05 s at most at a tenth
-    more or less speed, half of what frames next to speech count with it.
+    The clip's `voice` keeps its times: at a tenth more or less speed, sound in a window of 1 second
+    moves by at most 0.05 s, half of the spread with which frames count as speech.
     """
     middle = (len(waveform) - 1) / 2
     places = middle + (np.arange(len(waveform), dtype=np.float32) - middle) * np.float32(speed)
