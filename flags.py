@@ -140,6 +140,12 @@ class DataOptions:
     speech_block_seconds: float | None = option(
         None, "with that: length of the blocks that Whisper encodes one by one; default: 5"
     )
+    voice_activity: float = option(
+        0.0,
+        "probability from which sound counts as speech, such as 0.3: music and noise do not; "
+        "0: all sound counts",
+        least=0,
+    )
     colour: Colour = option("rgb", "colour planes given to the model")
     video_norm_value: int | None = option(
         None, "divide pictures by this (255 or 1) in place of ImageNet's mean and deviation"

@@ -36,7 +36,7 @@ from models import find_block_encoder
 from models.efficientface import EfficientFace
 from models.picture_model import PictureModel
 from opts import DEFAULT_CHECKPOINT
-from timeline import CONTRIBUTION_PREFIX, GATE_PREFIX, Timeline
+from timeline import ADAPTED, CONTRIBUTION_PREFIX, GATE_PREFIX, SPEECH_FRACTION, Timeline
 from timeline_row import Modalities, Task, TimelineRow
 
 MOST_THUMBNAILS = 64  # kept per recording; every second one is dropped each time there are more
@@ -195,7 +195,9 @@ class TrainingAlignedInference:
         uncertain = None if self._rule is None else self._rule.uncertain(probabilities)
         measures = self._measures(inputs, output)
         if self._adapts:
-            measures["adapted"] = np.array(adapted, dtype=float)
+            measures[ADAPTED] = np.array(adapted, dtype=float)
+        if self.config.voice_activity:
+            measures[SPEECH_FRACTION] = np.array([clip.speech_fraction for clip in clips], float)
         rows = []
         for index, clip in enumerate(clips):
             modalities = _modalities(clip, inputs)
@@ -278,9 +280,12 @@ def probabilities_of(checkpoint: Checkpoint, logits: Tensor) -> np.ndarray:
 def recording_config(checkpoint: Checkpoint, yunet: bool = False) -> ClipConfig:
     """The checkpoint's constants for recordings: faces are looked for in their pictures.
 
-    A model trained on cropped faces saw them whole; here they are cut out by MTCNN.
+    A model trained on cropped faces saw them whole; here they are cut out by MTCNN. Voice is not
+    looked for where the model takes no speech.
     """
     config = checkpoint.clip_config
+    if "speech" not in checkpoint.model.inputs:
+        config = replace(config, voice_activity=0.0)
     if yunet:
         return replace(config, detector="yunet")
     return replace(config, detector="mtcnn") if config.detector == "whole" else config

@@ -103,6 +103,7 @@ def _clip_config(options: Options, model: EmotionModel, stored: ClipConfig) -> C
         "pictures": data.sample_duration,
         "picture_choice": data.picture_choice,
         "window_seconds": data.window_seconds,
+        "voice_activity": data.voice_activity,
         "colour": data.colour,
         "n_mels": n_mels,
         "speech_context_seconds": data.speech_context_seconds,

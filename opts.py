@@ -75,6 +75,7 @@ _FIT_ONLY |= {"augment", "augment_strength", "augment_only", "balance", "balance
 # How clips are cut and what is told of them: a checkpoint holds it.
 _OF_CLIPS = {"sample_duration", "picture_choice", "window_seconds", "colour", "video_norm_value"}
 _OF_CLIPS |= {"speech_context_seconds", "speech_block_seconds"}
+_OF_CLIPS |= {"voice_activity"}
 _OF_CHECKPOINT = _OF_CLIPS | {"task", "targets", "classes", "n_classes"}
 _OF_CHECKPOINT |= {f.name for f in fields(ModelOptions)}
 # What has no effect where trained parts are combined: they bring their clips and are not trained.

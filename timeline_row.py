@@ -26,7 +26,8 @@ class TimelineRow:
             the values. None where `modalities` is `none`.
         uncertain: whether the set of classes that remain possible is not of one class; None where
             that was not asked for.
-        measures: further numbers by column, such as `contribution_face`: None where there is none.
+        measures: further numbers by column, such as `contribution_face`, or the fraction of the
+            window that holds speech (`speech_fraction`): None where there is none.
     """
 
     start: float

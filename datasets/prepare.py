@@ -72,7 +72,7 @@ def read_source(
         return recording
     sound = read_recording(Path(record.audio), config, None)
     duration = max(recording.duration, sound.duration)
-    return replace(recording, waveform=sound.waveform, duration=duration)
+    return replace(recording, waveform=sound.waveform, voice=sound.voice, duration=duration)
 
 
 def _limit_pictures(recording: Recording, record: Record) -> Recording:
@@ -203,10 +203,19 @@ def _add_hash(record: Record, ledger: SourceLedger) -> None:
 
 def _decode(record: Record, config: ClipConfig, detector_name: str, points: bool) -> Decoded:
     try:
-        recording = read_source(record, config, detector_name, points)
+        recording = _with_voice(read_source(record, config, detector_name, points), config)
         return record.key, recording, read_source_hash(record)
     except (MediaError, OSError) as error:
         return record.key, str(error), None
+
+
+def _with_voice(recording: Recording, config: ClipConfig) -> Recording:
+    """The recording and, where it has sound, when that holds speech."""
+    if not len(recording.waveform):
+        return recording
+    from media.voice import find_voice  # torch comes with it
+
+    return replace(recording, voice=find_voice(recording.waveform, config.sample_rate))
 
 
 def trim_silence(record: Record, store: ClipStore, below_peak_db: float) -> Record:

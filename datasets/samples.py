@@ -22,7 +22,7 @@ from datasets.augment import (
 )
 from datasets.labels import place
 from datasets.mean_faces import MeanFaces
-from datasets.store import ClipStore
+from datasets.store import ClipStore, lacks_voice
 from datasets.targets import target_of
 from media.adaptation import Prior, relative_to
 from media.clip import SOUND_FIELDS, STORED, Clip, ClipConfig, Window, tile_windows
@@ -48,6 +48,15 @@ class StoreSet:
 
     def holds(self, key: str) -> bool:
         return any(key in store for store in self._stores)
+
+    def check_voice(self) -> None:
+        """Raise ValueError, naming the store, where it is not known what sound holds speech."""
+        for store in self._stores:
+            if lacks_voice(store.folder):
+                raise ValueError(
+                    f"store {store.folder} was prepared without voice detection, which "
+                    "--voice_activity needs: prepare into another folder, or leave it out"
+                )
 
     def of(self, key: str) -> ClipStore:
         """The store that holds a recording. Raises KeyError where none does."""
@@ -96,7 +105,8 @@ class ClipDataset(Dataset[dict[str, Any]]):
     among the classes, that lack a target, or that hold nothing the model takes are left out.
 
     Raises:
-        ValueError: no record is left, or a target cannot be read.
+        ValueError: no record is left, a target cannot be read, or the configuration asks for voice
+            activity and a store does not know it.
     """
 
     def __init__(
@@ -108,6 +118,8 @@ class ClipDataset(Dataset[dict[str, Any]]):
         modalities: tuple[str, ...],
         options: SampleOptions,
     ) -> None:
+        if config.voice_activity and "speech" in modalities:
+            stores.check_voice()
         self.task = options.task
         self.records: list[Record] = []
         self.labels: list[int] = []  # class index of each record

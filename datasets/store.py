@@ -19,11 +19,13 @@ import numpy as np
 from files import write_json
 from media.clip import STORED, ClipConfig, Recording
 from media.landmarks import POINTS, LandmarkTrack
+from media.voice_track import VoiceTrack
 
 VERSION = 1
 _FILES = {"faces": np.uint8, "face_times": np.float64, "face_ids": np.int32}
 _FILES |= {"picture_times": np.float64, "waveform": np.int16}
 _FILES |= {"landmarks": np.float32, "landmark_times": np.float64, "landmark_ids": np.int32}
+_FILES |= {"voice": np.float16}
 
 
 @dataclass(frozen=True)
@@ -114,8 +116,14 @@ class ClipStore:
         track = LandmarkTrack(
             parts.pop("landmarks"), parts.pop("landmark_times"), parts.pop("landmark_ids")
         )
-        path = Path(key.strip("|"))
-        return Recording(path=path, duration=entry.duration, landmarks=track, **parts)
+        voice = VoiceTrack(parts.pop("voice"))
+        return Recording(
+            path=Path(key.strip("|")),
+            duration=entry.duration,
+            landmarks=track,
+            voice=voice if "voice" in entry.spans else None,  # older stores do not know
+            **parts,
+        )
 
     def count(self, key: str, name: str) -> int:
         """How many `faces`, `landmarks` or samples of `waveform` a recording has."""
@@ -132,7 +140,9 @@ def _arrays_of(recording: Recording) -> dict[str, np.ndarray]:
     """What a store keeps of a recording, by the name of its data file."""
     track = recording.landmarks
     points = {"landmarks": track.points, "landmark_times": track.times, "landmark_ids": track.ids}
-    return {name: points[name] if name in points else getattr(recording, name) for name in _FILES}
+    arrays = {} if recording.voice is None else {"voice": recording.voice.probabilities}
+    names = [name for name in _FILES if name not in points and name != "voice"]
+    return arrays | points | {name: getattr(recording, name) for name in names}
 
 
 def _item_shape(name: str, config: ClipConfig) -> tuple[int, ...]:
@@ -171,6 +181,12 @@ def lacks_landmarks(folder: Path) -> bool:
     """Whether there is a store that holds recordings, but landmarks of none."""
     entries, _ = _read_index(folder)
     return bool(entries) and not _ends(entries)["landmarks"]
+
+
+def lacks_voice(folder: Path) -> bool:
+    """Whether there is a store with sound of which it is not known where it holds speech."""
+    entries, _ = _read_index(folder)
+    return any(entry.spans["waveform"][1] and "voice" not in entry.spans for entry in entries)
 
 
 def _read_index(folder: Path) -> tuple[list[_Entry], int]:

@@ -16,6 +16,7 @@ import numpy as np
 
 from media.landmarks import LandmarkTrack, empty_track, sample_track
 from media.sound import cut_sound
+from media.voice_track import LEAST_SPEECH, SPREAD, VoiceTrack
 
 MODALITIES = ("face", "landmarks", "speech")
 PictureChoice = Literal["last", "even"]
@@ -56,6 +57,9 @@ class ClipConfig:
             `whisper_mel`. 0: the window alone.
         speech_block_seconds: with context, the recording is tiled by blocks of this length, each
             normalised and encoded by itself.
+        voice_activity: probability, as the voice detector gives it, from which 32 ms of sound count
+            as speech; sound in which there is none (music, noise) is then no speech. 0 for off: all
+            sound above `silence_dbfs` counts.
     """
 
     window_seconds: float = 1.0
@@ -82,6 +86,7 @@ class ClipConfig:
     silence_dbfs: float = -60.0
     speech_context_seconds: float = 0.0
     speech_block_seconds: float = 5.0
+    voice_activity: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("face_mean", "face_std"):
@@ -115,6 +120,10 @@ class ClipConfig:
             raise ValueError(
                 f"speech_block_seconds must be a multiple of "
                 f"{2 * self.hop_length / self.sample_rate:g}, not {self.speech_block_seconds:g}"
+            )
+        if not 0 <= self.voice_activity < 1:
+            raise ValueError(
+                f"voice_activity is a probability below 1, or 0 for off, not {self.voice_activity}"
             )
 
     @property
@@ -202,6 +211,7 @@ SPEECH = (
     "f_max",
     "speech_context_seconds",
     "speech_block_seconds",
+    "voice_activity",
 )
 
 # What each modality's encoder depends on.
@@ -286,9 +296,13 @@ class Clip:
             samples of the window, or of `ClipConfig.speech_blocks` blocks (see `media/sound.py`).
         sound_samples: how many of the N are recognised: those in the window, the rest being
             padding after a short one; or those of the window and its context.
-        has_speech: false where the recording has no sound or is silent.
         sound_offset: samples of the N before those that are recognised.
         speech_block: index in the recording of the first block; None where the window is its own.
+        has_speech: false where the recording has no sound, is silent or, with voice activity, holds
+            less than `LEAST_SPEECH` seconds of speech (in windows below twice that: half of it).
+        voice: of the waveform, its times counted from the window's start; None where voice activity
+            is off, or not known of the recording.
+        speech_fraction: fraction of the window that holds speech, None where `voice` is.
     """
 
     window: Window
@@ -303,10 +317,29 @@ class Clip:
     has_speech: bool
     sound_offset: int = 0
     speech_block: int | None = None
+    voice: VoiceTrack | None = None
+    speech_fraction: float | None = None
+
+    def voiced_at(self, times: np.ndarray, threshold: float) -> np.ndarray:
+        """(n,) bool: which times, in seconds from the window's start, lie in or close to speech.
+
+        All do where `voice` is None.
+        """
+        if self.voice is None:
+            return np.ones(len(times), dtype=bool)
+        return self.voice.voiced_at(times, threshold)
 
 
 # What a clip has of its sound.
-SOUND_FIELDS = ("waveform", "sound_samples", "has_speech", "sound_offset", "speech_block")
+SOUND_FIELDS = (
+    "waveform",
+    "sound_samples",
+    "has_speech",
+    "sound_offset",
+    "speech_block",
+    "voice",
+    "speech_fraction",
+)
 
 
 @dataclass
@@ -326,6 +359,7 @@ class Recording:
         picture_times: (Q,) presentation times of all pictures, with and without a face.
         landmarks: points of a face over time, empty where none were looked for.
         sound_start: index, counted from time 0, of the first sample in `waveform`.
+        voice: where the sound holds speech, None where that was not looked for.
     """
 
     path: Path
@@ -337,6 +371,7 @@ class Recording:
     picture_times: np.ndarray
     landmarks: LandmarkTrack = field(default_factory=empty_track)
     sound_start: int = 0
+    voice: VoiceTrack | None = None
 
     def cut(self, window: Window, config: ClipConfig) -> Clip:
         """What lies in the window: sound and pictures by the same presentation times."""
@@ -347,6 +382,8 @@ class Recording:
         faces, mask = self._pick_faces(np.asarray(chosen, dtype=int), window, config)
         points, points_mask = self._sample_points(face_id, window, config)
         sound = cut_sound(self.waveform, self.sound_start, window, config)
+        voice = self._cut_voice(window, config)
+        fraction = None if voice is None else _speech_fraction(voice, window, config)
         return Clip(
             window=window,
             faces=faces,
@@ -357,9 +394,11 @@ class Recording:
             points_mask=points_mask,
             waveform=sound.waveform,
             sound_samples=sound.samples,
-            has_speech=sound.audible,
+            has_speech=sound.audible and _is_spoken(fraction, window),
             sound_offset=sound.offset,
             speech_block=sound.block,
+            voice=voice,
+            speech_fraction=fraction,
         )
 
     def _pick_faces(
@@ -384,6 +423,14 @@ class Recording:
         known &= times < window.end
         points[~known] = 0.0
         return points, known
+
+    def _cut_voice(self, window: Window, config: ClipConfig) -> VoiceTrack | None:
+        """What `voiced_at` may ask for at any time of the clip's waveform."""
+        if self.voice is None or not config.voice_activity:
+            return None
+        reach = config.speech_context_seconds + config.speech_context / config.sample_rate
+        reach += SPREAD
+        return self.voice.between(window.start - reach, window.end + reach).seen_from(window.start)
 
 
 def _between(times: np.ndarray, window: Window) -> np.ndarray:
@@ -421,3 +468,14 @@ def _even_slots(
     distance = np.abs(times[chosen][None, :] - middles[:, None])
     slots = np.flatnonzero(distance.min(axis=1) < part)
     return chosen[distance.argmin(axis=1)[slots]], slots
+
+
+def _speech_fraction(voice: VoiceTrack, window: Window, config: ClipConfig) -> float:
+    length = window.end - window.start
+    return min(1.0, voice.speech_seconds(0.0, length, config.voice_activity) / length)
+
+
+def _is_spoken(fraction: float | None, window: Window) -> bool:
+    """Whether so much of a window holds speech that it counts; where that is not known it does."""
+    length = window.end - window.start
+    return fraction is None or fraction * length >= min(LEAST_SPEECH, length / 2)

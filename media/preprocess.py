@@ -62,7 +62,18 @@ def recognised_frames(clip: Clip, config: ClipConfig) -> torch.Tensor:
         first = math.ceil(clip.sound_offset / step)
         stop = math.ceil((clip.sound_offset + clip.sound_samples) / step)
         mask[min(first, frames - 1) : max(stop, first + 1)] = True  # a short one has a frame too
+        mask &= torch.from_numpy(clip.voiced_at(_frame_times(clip, config), config.voice_activity))
     return mask
+
+
+def _frame_times(clip: Clip, config: ClipConfig) -> np.ndarray:
+    """(K * L / 2,) seconds from the window's start to the middle of each encoder frame."""
+    step = 2 * config.hop_length / config.sample_rate
+    frames = config.speech_blocks * math.ceil(config.speech_frames / 2)
+    start = 0.0
+    if clip.speech_block is not None:
+        start = clip.speech_block * config.speech_block_seconds - clip.window.start
+    return start + (np.arange(frames) + 0.5) * step
 
 
 def used_blocks(mask: torch.Tensor, config: ClipConfig) -> list[int]:
@@ -79,15 +90,27 @@ def preprocess_block(clip: Clip, block: int, config: ClipConfig) -> torch.Tensor
 
 
 def _speech(clip: Clip, config: ClipConfig) -> tuple[torch.Tensor, torch.Tensor]:
-    """Features and which frames exist: those whose middle lies before the sound's end."""
+    """Features, and which frames exist and hold speech.
+
+    Those exist whose middle lies before the sound's end. Which hold speech see `_voiced_frames`.
+    """
     frames = config.speech_frames
     existing = math.ceil(clip.sound_samples / config.hop_length) if clip.has_speech else 0
     mask = torch.arange(frames) < max(existing, 1 if clip.has_speech else 0)
     if not clip.has_speech:
         return torch.zeros(config.n_mels, frames), mask
+    voiced = _voiced_frames(clip, config)
     if config.speech_feature == "mfcc":
-        return _mfcc(clip.waveform, config), torch.ones(frames, dtype=torch.bool)
+        return _mfcc(clip.waveform, config), voiced
+    mask &= voiced
     return _log_mel(clip.waveform, mask, config), mask
+
+
+def _voiced_frames(clip: Clip, config: ClipConfig) -> torch.Tensor:
+    """(L,) bool: frames in or close to speech; all where voice activity is off or not known."""
+    middle = 0.5 if config.speech_feature == "log_mel" else 0.0  # librosa's lie on hops' borders
+    times = (np.arange(config.speech_frames) + middle) * config.hop_length / config.sample_rate
+    return torch.from_numpy(clip.voiced_at(times, config.voice_activity))
 
 
 def _normalise_faces(faces: np.ndarray, mask: np.ndarray, config: ClipConfig) -> torch.Tensor:

@@ -6,7 +6,7 @@ Sound and pictures are decoded together into blocks; `read_recording` joins them
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,10 +31,12 @@ from media.errors import MediaError
 from media.landmarks import MAX_GAP, LandmarkTrack
 from media.sound import sound_span
 from media.video import PictureTrack
+from media.voice_track import FRAMES_PER_SECOND, SPREAD, empty_voice
 
 if TYPE_CHECKING:
     from media.faces import Detector, FacePicture, FaceTracker
     from media.landmarker import Landmarker
+    from media.voice import VoiceDetector
 
 # Decoded in a thread while faces are looked for: enough to bridge one batch of the detector.
 PACKETS_AHEAD, BYTES_AHEAD = 48, 96 * 2**20
@@ -69,6 +71,7 @@ class _Block:
 
     samples: np.ndarray
     pictures: list[FacePicture]
+    voice: np.ndarray
     known: float
 
 
@@ -139,6 +142,9 @@ def stream_clips(
     _check_finders(detector, landmarker)
     blocks = _report(_read_blocks(path, config, detector, landmarker), path, progress)
     context = 0.0 if landmarker is None else MAX_GAP
+    if config.voice_activity:
+        heard = config.speech_context_seconds + config.speech_context / config.sample_rate
+        context = max(context, heard + SPREAD + 1 / FRAMES_PER_SECOND)
     return _slide(_empty_recording(path, config), blocks, config, hop_seconds, context)
 
 
@@ -184,6 +190,7 @@ def _empty_recording(path: Path, config: ClipConfig) -> Recording:
         face_times=np.zeros(0),
         face_ids=np.zeros(0, dtype=np.int64),
         picture_times=np.zeros(0),
+        voice=empty_voice() if config.voice_activity else None,
     )
 
 
@@ -194,6 +201,7 @@ def _extend(recording: Recording, blocks: list[_Block]) -> Recording:
     faces = [picture.face for picture in shown if picture.face is not None]
     times = [picture.time for picture in shown]
     ids = np.array([picture.face_id for picture in shown], dtype=np.int64)
+    voice = recording.voice
     return Recording(
         path=recording.path,
         duration=blocks[-1].known,
@@ -206,6 +214,7 @@ def _extend(recording: Recording, blocks: list[_Block]) -> Recording:
         ),
         landmarks=_extend_track(recording.landmarks, shown),
         sound_start=recording.sound_start,
+        voice=voice.followed_by([block.voice for block in blocks]) if voice is not None else None,
     )
 
 
@@ -235,6 +244,7 @@ def _drop_before(recording: Recording, seconds: float, config: ClipConfig) -> Re
         picture_times=recording.picture_times[recording.picture_times >= seconds],
         landmarks=recording.landmarks.keep(recording.landmarks.times >= seconds),
         sound_start=recording.sound_start + dropped,
+        voice=recording.voice.after(seconds) if recording.voice is not None else None,
     )
 
 
@@ -258,6 +268,12 @@ def _build_tracker(
     from media.faces import FaceTracker  # takes seconds to import, and sound alone needs none
 
     return FaceTracker(detector, config, landmarker)
+
+
+def _build_listener(config: ClipConfig) -> VoiceDetector:
+    from media.voice import VoiceDetector  # torch comes with it, and faces alone need none
+
+    return VoiceDetector(config.sample_rate)
 
 
 def _read_blocks(
@@ -319,6 +335,8 @@ class _Decoding:
     ) -> None:
         origin = read_origin([stream for stream in (video, audio) if stream is not None])
         self._sound = SoundTrack(config.sample_rate, origin) if audio else None
+        self._listener = _build_listener(config) if audio and config.voice_activity else None
+        self._voice: list[np.ndarray] = []
         self._track = PictureTrack(video, origin) if video else None
         self._tracker = tracker if video else None
         self._samples: list[np.ndarray] = []
@@ -330,6 +348,7 @@ class _Decoding:
     def known(self) -> float:
         ends = [self._sound.end] if self._sound else []
         ends += [self._settled] if self._track else []
+        ends += [self._listener.end] if self._listener else []
         return min(ends)
 
     def take(self, packet: av.Packet, frames: list[av.frame.Frame]) -> None:
@@ -338,7 +357,7 @@ class _Decoding:
             self._note_end(packet)
         for frame in frames:
             if isinstance(frame, av.AudioFrame) and self._sound:
-                self._samples += self._sound.add(frame)
+                self._hear(self._sound.add(frame))
             elif isinstance(frame, av.VideoFrame) and self._tracker:
                 self._add_picture(frame, self._tracker)
         self._pass_laggard()
@@ -347,15 +366,24 @@ class _Decoding:
         """Give out what is held back. Returns the duration in seconds."""
         self._settle()
         if self._sound:
-            self._samples += self._sound.finish()
+            self._hear(self._sound.finish())
+        if self._listener:
+            self._voice.append(self._listener.finish())
         ends = [track.end for track in (self._sound, self._track) if track is not None]
         return max(ends)
 
     def hand_on(self, known: float) -> _Block:
         samples = np.concatenate([np.zeros(0, dtype=np.int16), *self._samples])
-        block = _Block(samples, self._pictures, known)
-        self._samples, self._pictures = [], []
+        voice = np.concatenate([np.zeros(0, dtype=np.float16), *self._voice])
+        block = _Block(samples, self._pictures, voice, known)
+        self._samples, self._pictures, self._voice = [], [], []
         return block
+
+    def _hear(self, pieces: Iterable[np.ndarray]) -> None:
+        for samples in pieces:
+            self._samples.append(samples)
+            if self._listener:
+                self._voice.append(self._listener.add(samples))
 
     def _add_picture(self, frame: av.VideoFrame, tracker: FaceTracker) -> None:
         picture = self._track.add(frame) if self._track else None
@@ -387,4 +415,4 @@ class _Decoding:
             self._settle()
             self._settled = max(self._settled, self._sound.end - PICTURES_LAG)
         if self._settled - self._sound.end > SOUND_LAG:
-            self._samples += self._sound.fill_until(self._settled - SOUND_LAG)
+            self._hear(self._sound.fill_until(self._settled - SOUND_LAG))

@@ -87,7 +87,8 @@ class SpeechCRNN(EmotionModel):
         x = x.transpose(1, 2)
         if mask is None:
             return self.recurrent(x)[0].transpose(1, 2)
-        lengths = mask.sum(dim=1).clamp(min=1).cpu()
+        ends = torch.arange(1, mask.shape[1] + 1, device=mask.device)  # masks may have gaps
+        lengths = (mask * ends).amax(dim=1).clamp(min=1).cpu()
         packed = nn.utils.rnn.pack_padded_sequence(
             x, lengths, batch_first=True, enforce_sorted=False
         )

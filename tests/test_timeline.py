@@ -219,6 +219,7 @@ def _measured(timeline: Timeline) -> Timeline:
     for row in timeline.rows:
         known = row.probabilities is not None
         measures = {"contribution_face": 0.25 if known else None, "gate_face": None}
+        measures |= {"adapted": 1.0, "speech_fraction": 0.5}
         rows.append(replace(row, uncertain=not known, measures=measures))
     return replace(timeline, rows=tuple(rows))
 
@@ -232,7 +233,7 @@ def test_columns_that_were_asked_for_come_back_from_a_file(
     (write_csv if suffix == ".csv" else write_json)(measured, path)
     again = read_timeline(path)
     assert [row.uncertain for row in again.rows] == [False, False, True, False, False]
-    assert again.measures == ["contribution_face", "gate_face"]
+    assert again.measures == ["contribution_face", "gate_face", "adapted", "speech_fraction"]
     assert again.to_pandas().equals(measured.to_pandas())
 
 
@@ -241,9 +242,11 @@ def test_columns_that_were_asked_for_stand_after_the_classes(
 ) -> None:
     write_csv(_measured(timeline), tmp_path / "out.csv")
     lines = (tmp_path / "out.csv").read_text().splitlines()
-    assert lines[0].endswith("p_neutral,p_happy,p_sad,uncertain,contribution_face,gate_face")
-    assert lines[1].endswith("0.1000,0.7000,0.2000,false,0.2500,")
-    assert lines[3] == "2.000,3.000,false,,0.0000,none,,,,,,true,,"
+    assert lines[0].endswith(
+        "p_neutral,p_happy,p_sad,uncertain,contribution_face,gate_face,adapted,speech_fraction"
+    )
+    assert lines[1].endswith("0.1000,0.7000,0.2000,false,0.2500,,1.0000,0.5000")
+    assert lines[3] == "2.000,3.000,false,,0.0000,none,,,,,,true,,,1.0000,0.5000"
 
 
 def test_rows_of_different_columns_are_refused(timeline: Timeline) -> None:
