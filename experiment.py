@@ -28,9 +28,9 @@ from initialisation import (
     build_checkpoint,
     default_face_size,
     own_paths,
+    pretraining_data,
     recomputes_blocks,
     start_model,
-    torchvision_data,
 )
 from losses import Criterion, LossOptions, balanced_weights, build_criterion
 from media.adaptation import Prior
@@ -400,7 +400,7 @@ def _provenance(experiment: Experiment) -> dict[str, Any]:
     """What the weights saw: the records of training, and all that pretrained parts saw."""
     train, model = experiment.options.train, experiment.model
     used = [r for r in [*experiment.records, *experiment.lenders] if r.subset == "training"]
-    corpora = {record.dataset or "own" for record in used} | set(torchvision_data(model, train))
+    corpora = {record.dataset or "own" for record in used} | set(pretraining_data(model, train))
     own = {
         "corpora": corpora,
         "licence": [f"{name}: {_licence_of(name)}" for name in corpora],

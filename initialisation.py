@@ -156,21 +156,39 @@ def start_model(
             say(f"{', '.join(model.torchvision_weights.values())}: {report}")
     if options.trainable is not None:
         set_trainable(model, [] if options.trainable == ["all"] else options.trainable)
-    elif from_torchvision or (find_block_encoder(model) and options.pretrain_path):
+    elif from_torchvision or starts_whisper(model, options):
         set_trainable(model, model.default_trainable)
-    for path in own_paths(model, options):
+    for path in [*whisper_paths(model, options), *own_paths(model, options)]:
         _start_from_checkpoint(model, config, path, options.freeze_pretrained, say)
     if options.gradient_checkpointing:
         set_checkpointing(model, True)
 
 
+def starts_whisper(model: EmotionModel, options: TrainOptions) -> bool:
+    """Whether a file holds trained weights of Whisper for an encoder in the model."""
+    if find_block_encoder(model) is None:
+        return False
+    own = (load_checkpoint(Path(path)).model for path in own_paths(model, options))
+    return bool(whisper_paths(model, options)) or any(map(find_block_encoder, own))
+
+
+def whisper_paths(model: EmotionModel, options: TrainOptions) -> list[str]:
+    """Of a model with Whisper's encoder, those of `pretrain_path` that hold published weights."""
+    if find_block_encoder(model) is None:
+        return []
+    return [path for path in options.pretrain_path if is_whisper(Path(path))]
+
+
 def own_paths(model: EmotionModel, options: TrainOptions) -> list[str]:
-    """Those of `pretrain_path` that are checkpoints, not files of torchvision's weights."""
-    return [p for p in options.pretrain_path if p not in _torchvision_paths(model, options)]
+    """Those of `pretrain_path` that are checkpoints, not published weights."""
+    others = {*_torchvision_paths(model, options), *whisper_paths(model, options)}
+    return [path for path in options.pretrain_path if path not in others]
 
 
-def torchvision_data(model: EmotionModel, options: TrainOptions) -> list[str]:
-    """Corpora that the start from torchvision saw, as `ImageNet-1k`."""
+def pretraining_data(model: EmotionModel, options: TrainOptions) -> list[str]:
+    """Corpora that the start from torchvision or Whisper saw, as `ImageNet-1k`."""
+    if starts_whisper(model, options):
+        return ["Whisper's web speech"]
     if not _torchvision_start(model, options):
         return []
     names = model.torchvision_weights.values()

@@ -23,6 +23,7 @@ PictureChoice = Literal["last", "even"]
 Colour = Literal["rgb", "bgr", "grey"]
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+WHISPER_RATE = 16000  # Hz
 TIME_TOLERANCE = 1e-6  # seconds: a picture this little before a boundary belongs to what follows
 
 
@@ -114,6 +115,11 @@ class ClipConfig:
             raise ValueError(
                 f"speech_context_seconds is for models of whisper_mel, and speech_feature is "
                 f"{self.speech_feature}: leave it at 0"
+            )
+        if self.speech_feature == "whisper_mel" and self.sample_rate != WHISPER_RATE:
+            raise ValueError(
+                f"whisper_mel is of sound at {WHISPER_RATE} Hz, and sample_rate is "
+                f"{self.sample_rate}: prepare the corpus with --sample_rate {WHISPER_RATE}"
             )
         block = self.speech_block_seconds * self.sample_rate
         if block <= 0 or (self.speech_context_seconds and block % (2 * self.hop_length)):

@@ -80,25 +80,28 @@ class WhisperBlock(nn.Module):
         self.mlp1 = AdaptedLinear(width, 4 * width, rank)
         self.mlp2 = AdaptedLinear(4 * width, width, rank)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, T, D) -> (N, T, D)."""
-        x = x + self.out(self._attend(self.attn_norm(x)))
+    def forward(self, x: Tensor, kept: Tensor | None = None) -> Tensor:
+        """(N, T, D), (N, T) bool of the frames that may be looked at -> (N, T, D)."""
+        x = x + self.out(self._attend(self.attn_norm(x), kept))
         return x + self.mlp2(nn.functional.gelu(self.mlp1(self.mlp_norm(x))))
 
-    def _attend(self, x: Tensor) -> Tensor:
+    def _attend(self, x: Tensor, kept: Tensor | None) -> Tensor:
         q, k, v = (
             part.unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for part in self.qkv(x).chunk(3, dim=-1)
         )
-        return nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        allowed = None if kept is None else kept[:, None, None, :]
+        mixed = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=allowed)
+        return mixed.transpose(1, 2).flatten(2)
 
 
 class WhisperEncoder(nn.Module):
     """All hidden states of Whisper's encoder.
 
-    There is no attention mask: every frame of a block looks at every other, as in training, where
-    Whisper saw silence in the place of what did not exist. What is missing in a block must
-    therefore be silent (the lowest value of the normalised spectrogram).
+    Every frame of a block looks at every other, as in training, where Whisper saw silence in the
+    place of what did not exist. What is missing in a block must therefore be silent (the lowest
+    value of the normalised spectrogram), and needs no mask. Only what a batch pads shorter blocks
+    with is no part of them: see `lengths`.
 
     Args:
         size: of the published encoder.
@@ -125,11 +128,13 @@ class WhisperEncoder(nn.Module):
         positions = sinusoids(LONGEST, size.width)
         self.register_buffer("positions", positions, persistent=False)
 
-    def forward(self, mel: Tensor) -> list[Tensor]:
+    def forward(self, mel: Tensor, lengths: Tensor | None = None) -> list[Tensor]:
         """Encode.
 
         Args:
             mel: (N, 80, L) normalised log-mel spectrogram, 100 frames a second.
+            lengths: (N,) frames of each, at least 1, after which there are zeros that are not
+                heard; None where all have L.
 
         Returns:
             (N, ceil(L / 2), D) of each: the convolutions with the positions, then every block.
@@ -138,6 +143,10 @@ class WhisperEncoder(nn.Module):
             ValueError: more than 30 s.
         """
         x = nn.functional.gelu(self.conv1(mel))
+        kept = None
+        if lengths is not None:
+            existing = torch.arange(mel.shape[-1], device=mel.device) < lengths[:, None]  # (N, L)
+            x, kept = x * existing[:, None], existing[:, ::2]
         x = nn.functional.gelu(self.conv2(x)).transpose(1, 2)
         if x.shape[1] > LONGEST:
             raise ValueError(
@@ -148,7 +157,7 @@ class WhisperEncoder(nn.Module):
         x = (x + self.positions[: x.shape[1]]).contiguous()
         hidden = [x]
         for block in self.blocks:
-            hidden.append(block(hidden[-1]))
+            hidden.append(block(hidden[-1], kept))
         if self.final_norm is not None:
             hidden[-1] = self.final_norm(hidden[-1])
         return hidden

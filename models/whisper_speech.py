@@ -125,9 +125,12 @@ class WhisperSpeech(EmotionModel):
         adapters = encoder.adapters()
         return {**named, "adapters": adapters} if len(adapters) else named
 
-    def encode_blocks(self, speech: Tensor) -> Tensor:
-        """Blocks of sound, each encoded by itself: (N, 80, L) -> (N, ceil(L / 2), width)."""
-        return self.mix(self.encoder(speech))
+    def encode_blocks(self, speech: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Blocks of sound, each encoded by itself: (N, 80, L) -> (N, ceil(L / 2), width).
+
+        `lengths` (N,) are of blocks that are padded, as `WhisperEncoder` takes them.
+        """
+        return self.mix(self.encoder(speech, lengths))
 
     def sequence(self, speech: Tensor, mask: Tensor | None = None) -> Tensor:
         """Frames of the blocks one after the other.
@@ -147,16 +150,19 @@ class WhisperSpeech(EmotionModel):
         """(B, K, 80, L), (B, K T) -> (B, K T, width), T = ceil(L / 2); zero in unused blocks."""
         batch, blocks, _, length = speech.shape
         flat, steps = speech.flatten(0, 1), (length + 1) // 2
-        if mask is None or torch.jit.is_tracing():
+        if mask is None:
             return self.encode_blocks(flat).reshape(batch, blocks * steps, self.width)
+        lengths = _existing(flat).clamp(min=1)
+        if torch.jit.is_tracing():  # the graph must hold for every mask
+            encoded = self.encode_blocks(flat, lengths)
+            return encoded.reshape(batch, blocks * steps, self.width)
         used = mask.reshape(batch * blocks, steps).any(dim=1)
-        lengths = _existing(flat) * used
-        out = torch.zeros(len(flat), steps, self.width, dtype=flat.dtype, device=flat.device)
-        for frames in sorted(set(lengths.tolist()) - {0}):
-            alike = lengths == frames
-            encoded = self.encode_blocks(flat[alike][..., :frames])
+        out = flat.new_zeros(batch * blocks, steps, self.width)
+        if bool(used.any()):
+            flat, lengths = flat[used], lengths[used]
+            encoded = self.encode_blocks(flat, lengths if bool((lengths < length).any()) else None)
             out = out.to(encoded.dtype)
-            out[alike, : encoded.shape[1]] = encoded
+            out[used] = encoded
         return out.reshape(batch, blocks * steps, self.width)
 
     def forward(self, speech: Tensor, speech_mask: Tensor | None = None) -> dict[str, Tensor]:

@@ -186,6 +186,7 @@ def test_a_whole_clip_is_heard_from_all_blocks_it_touches() -> None:
         ({"speech_context_seconds": 1.0, "speech_feature": "log_mel"}, "is log_mel: leave it at 0"),
         ({"speech_context_seconds": 1.0, "speech_block_seconds": 2.01}, r"multiple of 0\.02"),
         ({"speech_block_seconds": 0.0}, r"multiple of 0\.02, not 0"),
+        ({"sample_rate": 22050}, "of sound at 16000 Hz, and sample_rate is 22050: prepare"),
     ],
 )
 def test_impossible_blocks_are_refused(values: dict[str, object], message: str) -> None:

@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from checkpoint import Checkpoint, save_checkpoint
+from checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from encoded_blocks import EncodedBlocks
 from inference import TrainingAlignedInference
-from initialisation import start_model
+from initialisation import pretraining_data, start_model
 from main import main
 from media.clip import ClipConfig, tile_windows
 from media.preprocess import preprocess
@@ -26,6 +26,7 @@ from opts import parse_options
 from tests.builders import LABELS, SMALL, make_checkpoint
 from tests.conftest import WriteMedia
 from tests.test_sound import _noise
+from whisper_weights import read_whisper
 
 CONFIG = replace(SMALL, **CLIPS, speech_context_seconds=1.0)
 
@@ -136,6 +137,16 @@ def test_the_last_layers_can_be_trained_by_name() -> None:
     }
 
 
+def test_another_branchs_weights_leave_the_encoder_to_be_trained(tmp_path: Path) -> None:
+    save_checkpoint(make_checkpoint("face_cnn"), tmp_path / "face.safetensors")
+    model = build_model("multimodalcnn", speech_model="whisper_speech")
+    flags = ["--speech_model", "whisper_speech"]
+    options = _options(*flags, "--pretrain_path", str(tmp_path / "face.safetensors"))
+    start_model(model, CONFIG, options.train, lambda _: None)
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    assert pretraining_data(model, options.train) == []
+
+
 def test_adapters_are_trained_while_the_encoder_is_frozen() -> None:
     model, inputs = _model(adapter_rank=2), _blocks()
     for part in model.encoder.adapters():
@@ -202,9 +213,7 @@ def _options(*arguments: str) -> Any:
 
 
 def test_started_from_whisper_the_encoder_is_frozen(tmp_path: Path) -> None:
-    path = tmp_path / "tiny.pt"
-    whole = _model().encoder.state_dict()
-    torch.save({"model_state_dict": _openai_names(whole)}, path)
+    path = _write_whisper(tmp_path / "tiny.pt")
     model, said = _model(), []
     options = _options("--model", "whisper_speech", "--pretrain_path", str(path))
     start_model(model, CONFIG, options.train, said.append)
@@ -212,6 +221,7 @@ def test_started_from_whisper_the_encoder_is_frozen(tmp_path: Path) -> None:
     assert {n.split(".")[0] for n, p in model.named_parameters() if not p.requires_grad} == {
         "encoder"
     }
+    assert pretraining_data(model, options.train) == ["Whisper's web speech"]
     asked = _options(
         "--model", "whisper_speech", "--pretrain_path", str(path), "--trainable", "layer2,head"
     )
@@ -270,7 +280,7 @@ def test_inference_encodes_each_block_once_and_gives_what_windows_give(
     heard: list[int] = []
     encode = encoder.encode_blocks
     monkeypatch.setattr(
-        encoder, "encode_blocks", lambda x: heard.append(len(x)) or encode(x), raising=False
+        encoder, "encode_blocks", lambda x, *rest: heard.append(len(x)) or encode(x, *rest)
     )
     rows = engine.run(sound).rows
     recording = read_recording(sound, config, None)
@@ -300,6 +310,13 @@ def test_passed_blocks_are_dropped(sound: Path) -> None:
         assert len(blocks._encoded) <= 2
 
 
+def _write_whisper(path: Path) -> Path:
+    torch.manual_seed(9)
+    whole = build_model("whisper_speech", whisper_size="tiny").get_submodule("encoder").state_dict()
+    torch.save({"dims": {}, "model_state_dict": _openai_names(whole)}, path)
+    return path
+
+
 def test_it_is_trained_scored_and_used_from_the_command_line(tmp_path: Path, sound: Path) -> None:
     from tests.builders import make_corpus
 
@@ -307,8 +324,15 @@ def test_it_is_trained_scored_and_used_from_the_command_line(tmp_path: Path, sou
     flags = ["--annotation_path", str(manifest), "--result_path", str(tmp_path / "runs")]
     flags += ["--model", "whisper_speech", "--n_epochs", "1", "--batch_size", "4", "--amp", "off"]
     flags += ["--speech_context_seconds", "0.5", "--speech_block_seconds", "3", "--run_name", "r"]
+    flags += ["--pretrain_path", str(_write_whisper(tmp_path / "tiny.pt"))]
     assert main([*flags, "--encoder_layers", "1", "--speech_width", "16"]) == 0
     best = tmp_path / "runs" / "r" / "model_best.safetensors"
+    trained = load_checkpoint(best)
+    assert "Whisper's web speech" in trained.info["corpora"]
+    published = read_whisper(tmp_path / "tiny.pt")
+    assert published is not None
+    weight = trained.model.get_submodule("encoder.conv1").weight
+    assert torch.equal(weight, published.tensors["conv1.weight"])  # type: ignore[arg-type]
     options = ["--media_path", str(sound), "--model_path", str(best), "--no_plot"]
     assert main([*options, "--output", str(tmp_path / "out"), "--hop_seconds", "0.5"]) == 0
     lines = (tmp_path / "out" / "sound.csv").read_text().splitlines()
