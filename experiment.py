@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from checkpoint import Checkpoint, load_checkpoint, merge_provenance, save_checkpoint
@@ -23,6 +24,7 @@ from datasets.sampler import EpochSampler
 from datasets.samples import ClipDataset, SampleOptions, StoreSet, collate
 from datasets.splits import check_speakers
 from device import pick_device
+from encoded_blocks import KeptBlocks
 from files import write_json
 from initialisation import (
     build_checkpoint,
@@ -34,9 +36,9 @@ from initialisation import (
 )
 from losses import Criterion, LossOptions, balanced_weights, build_criterion
 from media.adaptation import Prior
-from media.clip import ClipConfig
+from media.clip import Clip, ClipConfig
 from memory import fits_in_memory, keep_freed_memory, largest_batch, runs_on_device
-from models import EmotionModel
+from models import EmotionModel, find_block_encoder
 from opts import AUTO_BATCH, EVALUATE, DataOptions, Options, TrainOptions, run_folder_of
 from reports.plots import plot_learning_curves, write_figure
 from scoring import Scored, write_scores
@@ -59,6 +61,8 @@ class Experiment:
     stores: StoreSet
     checkpoint: Checkpoint
     say: Callable[[str], None]
+    kept: KeptBlocks | None = None
+    fitted: bool = False  # the weights stay as they are from now on
 
     @property
     def model(self) -> EmotionModel:
@@ -89,8 +93,23 @@ class Experiment:
                 lenders=self.lenders,
                 seed=self.options.train.manual_seed,
                 task=self.checkpoint.task,
+                encode=self._encode(train),
             ),
         )
+
+    def _encode(self, train: bool) -> Callable[[str, Clip, ClipConfig], dict[str, Tensor]] | None:
+        """Keeps what a frozen encoder makes of the sound, where that is not augmented or lent."""
+        encoder = find_block_encoder(self.model)
+        context = self.checkpoint.clip_config.speech_context_seconds
+        if encoder is None or not context or self.lenders:
+            return None
+        changes = _changes(self.options.data) if train else None
+        trained = any(parameter.requires_grad for parameter in encoder.encoder.parameters())
+        if (trained and not self.fitted) or (changes is not None and changes.changes_sound):
+            return None
+        if self.kept is None:
+            self.kept = KeptBlocks(encoder, self.device)
+        return self.kept.inputs
 
     def loader(self, subset: str) -> DataLoader[dict[str, Any]]:
         """Batches of a subset in its order, all of it.
@@ -153,6 +172,7 @@ def run_experiment(
     best = folder / "model_best.safetensors"
     experiment.checkpoint = load_checkpoint(best)
     experiment.model.to(experiment.device)
+    experiment.kept, experiment.fitted = None, True
     _report(experiment)
     return folder
 

@@ -233,12 +233,17 @@ class ModelOptions:
     )
     layer_mix: str | None = option(
         None,
-        "of whisper_speech: a weighted mean of the encoder's layers (default), or a projection of "
-        "each side by side",
+        "of whisper_speech: a weighted mean of the encoder's layers (default), a projection of "
+        "each side by side, or all of them as they are",
         LAYER_MIXES,
     )
     speech_width: int | None = option(
         None, "of whisper_speech: features of a frame after that; default: 128", least=1
+    )
+    frames_joined: int | None = option(
+        None,
+        "of whisper_speech: encoder frames, 50 a second, whose mean is one step; default: 1",
+        least=1,
     )
     adapter_rank: int | None = option(
         None, "of whisper_speech: of low-rank adapters on the encoder; default: 0, none", least=0

@@ -54,6 +54,11 @@ class AugmentOptions:
     mask_mels: int = 10
     mask_frames: int = 15
 
+    @property
+    def changes_sound(self) -> bool:
+        names = ("speed", "noise", "tilt", "mask_mels", "mask_frames")
+        return any(getattr(self, name) for name in names)
+
     def only(self, names: Collection[str]) -> AugmentOptions:
         """These changes and no others."""
         off = {entry.name: 0 for entry in fields(self) if entry.name not in names}

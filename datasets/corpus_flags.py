@@ -70,8 +70,8 @@ def read_corpus_flags(options: argparse.Namespace, say: Callable[[str], None]) -
     for name, corpora in owners.items():
         value = getattr(options, name)
         if value is not None and value is not False and options.corpus not in corpora:
-            known = ", ".join(corpora)
-            raise ValueError(f"--{name} is of {known} only, not of {options.corpus}")
+            others = ", ".join(corpora)
+            raise ValueError(f"--{name} is of {others} only, not of {options.corpus}")
     if options.corpus == "ravdess":
         return {"song": options.song}
     if options.corpus in _WITH_COPIES:

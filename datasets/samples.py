@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -84,6 +84,8 @@ class SampleOptions:
             label and subset lends its own, drawn anew for each sample in training.
         seed: of every draw, with the epoch and the record.
         task: what `target` is, see `datasets.targets`.
+        encode: gives the inputs of speech for a recording's key and a clip of it, in the place of
+            `preprocess`, where an encoder's output is kept; the sound is then not augmented.
     """
 
     train: bool = False
@@ -94,6 +96,7 @@ class SampleOptions:
     lenders: Sequence[Record] = ()
     seed: int = 1
     task: str = "classification"
+    encode: Callable[[str, Clip, ClipConfig], dict[str, torch.Tensor]] | None = None
 
 
 class ClipDataset(Dataset[dict[str, Any]]):
@@ -178,7 +181,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
         for modality in self._modalities if self._lenders else ():
             if not self._stores.has(record.key, modality):
                 clip = self._lend(clip, record, modality, rng)
-        inputs = self._to_inputs(clip, config, record.speaker, rng)
+        inputs = self._to_inputs(clip, config, record, rng)
         inputs = self._mirror(self._refer(inputs, index, rng), rng)
         return {
             "inputs": inputs,
@@ -190,17 +193,23 @@ class ClipDataset(Dataset[dict[str, Any]]):
         }
 
     def _to_inputs(
-        self, clip: Clip, config: ClipConfig, speaker: str, rng: np.random.Generator
+        self, clip: Clip, config: ClipConfig, record: Record, rng: np.random.Generator
     ) -> dict[str, torch.Tensor]:
         augment = self._options.augment if self._options.train else None
+        encode = self._options.encode if "speech" in self._modalities else None
+        modalities = [m for m in self._modalities if m != "speech" or encode is None]
+        if augment is not None:
+            clip = augment_clip(clip, augment, rng, modalities)
+        inputs = preprocess(clip, config, modalities)
+        if encode is not None:
+            inputs |= encode(record.key, clip, config)
         if augment is None:
-            return preprocess(clip, config, self._modalities)
-        clip = augment_clip(clip, augment, rng, self._modalities)
-        inputs = preprocess(clip, config, self._modalities)
-        if "speech" in inputs and clip.has_speech:
+            return inputs
+        if "speech" in modalities and clip.has_speech:
             inputs = mask_spectrogram(inputs, augment, rng)
-        if "landmarks" in inputs and speaker in self._by_speaker and self._options.prior is None:
-            inputs = swap_identity(inputs, speaker, self._by_speaker, augment.swap, rng)
+        known = record.speaker in self._by_speaker
+        if "landmarks" in inputs and known and self._options.prior is None:
+            inputs = swap_identity(inputs, record.speaker, self._by_speaker, augment.swap, rng)
         return inputs
 
     @property

@@ -32,8 +32,8 @@ class MultiModalCNN(EmotionModel):
         face_model: any classifier of faces or of landmarks, by name.
         speech_model: any of speech; `mfcc_cnn` in the published checkpoints.
         n_mels: rows of the speech input.
-        whisper_size, encoder_layers, layer_mix, speech_width, adapter_rank: of `whisper_speech` as
-            speech model; None for its own defaults.
+        whisper_size, encoder_layers, layer_mix, speech_width, frames_joined, adapter_rank: of
+            `whisper_speech` as speech model; None for its own defaults.
         dropout: before the last layer of `concat`.
 
     `keep_gates` adds to the output of `ia`, for each stream, (B,) `gate_<stream>`: the share of its
@@ -58,6 +58,7 @@ class MultiModalCNN(EmotionModel):
         encoder_layers: int | None = None,
         layer_mix: str | None = None,
         speech_width: int | None = None,
+        frames_joined: int | None = None,
         adapter_rank: int | None = None,
     ) -> None:
         super().__init__()
@@ -69,6 +70,7 @@ class MultiModalCNN(EmotionModel):
             "encoder_layers": encoder_layers,
             "layer_mix": layer_mix,
             "speech_width": speech_width,
+            "frames_joined": frames_joined,
             "adapter_rank": adapter_rank,
         }
         common = {"num_classes": num_classes, "n_mels": n_mels}

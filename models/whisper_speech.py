@@ -5,6 +5,7 @@ Frozen layers of Whisper hold more about emotion than the last one does, so all 
 
 from __future__ import annotations
 
+import math
 from types import MappingProxyType
 
 import torch
@@ -14,7 +15,7 @@ from models.layers import AttentivePooling, keep
 from models.registry import EmotionModel, register_model
 from models.whisper_encoder import MELS, SIZES, WhisperEncoder
 
-LAYER_MIXES = ("weighted", "concat")
+LAYER_MIXES = ("weighted", "concat", "all")
 CLIPS = MappingProxyType(
     {
         "speech_feature": "whisper_mel",
@@ -29,10 +30,10 @@ CLIPS = MappingProxyType(
 
 
 class LayerMix(nn.Module):
-    """Hidden states of several layers to one sequence, each normalised first.
+    """Hidden states of several layers, side by side, to one sequence.
 
     `weighted` takes their weighted mean (softmax of learned weights) and projects it; `concat`
-    projects each layer by itself and puts the results side by side.
+    projects each layer by itself and puts the results side by side; `all` keeps them as they are.
     """
 
     def __init__(self, how: str, layers: int, in_width: int, width: int) -> None:
@@ -42,25 +43,27 @@ class LayerMix(nn.Module):
             raise ValueError(f"unknown layer_mix {how!r}; choose from {choices}")
         if width < layers:
             raise ValueError(f"speech_width must be at least {layers}, not {width}")
-        self.how = how
+        self.how, self.layers = how, layers
+        self.project = nn.ModuleList()
+        self.width = layers * in_width
         if how == "weighted":
             self.weight = nn.Parameter(torch.zeros(layers))
-            widths = [width]
-        else:
-            widths = [width // layers] * layers
-        self.project = nn.ModuleList(nn.Linear(in_width, part) for part in widths)
-        self.width = sum(widths)
+            self.project.append(nn.Linear(in_width, width))
+            self.width = width
+        elif how == "concat":
+            part = width // layers
+            self.project.extend(nn.Linear(in_width, part) for _ in range(layers))
+            self.width = part * layers
 
-    def forward(self, hidden: list[Tensor]) -> Tensor:
-        """(N, T, D) of each layer -> (N, T, width)."""
-        normed = [nn.functional.layer_norm(x, x.shape[-1:]) for x in hidden]
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(N, T, layers * D) -> (N, T, width)."""
+        if self.how == "all":
+            return hidden
+        states = hidden.unflatten(-1, (self.layers, -1))  # (N, T, layers, D)
         if self.how == "weighted":
-            weights = self.weight.softmax(dim=0)
-            mixed = normed[0] * weights[0]
-            for x, weight in zip(normed[1:], weights[1:], strict=True):
-                mixed = torch.addcmul(mixed, x, weight)
-            normed = [mixed]
-        parts = [layer(x) for layer, x in zip(self.project, normed, strict=True)]
+            mixed = (states * self.weight.softmax(dim=0)[:, None]).sum(dim=2)
+            return nn.functional.gelu(self.project[0](mixed))
+        parts = [layer(states[:, :, index]) for index, layer in enumerate(self.project)]
         return nn.functional.gelu(torch.cat(parts, dim=-1))
 
 
@@ -77,6 +80,7 @@ class WhisperSpeech(EmotionModel):
         encoder_layers: its first so many layers; None for all.
         layer_mix: one of `LAYER_MIXES`.
         speech_width: features of a frame after the mix.
+        frames_joined: encoder frames (50 a second) whose mean is one step of what is pooled.
         dropout: on these features, and before the last layer.
         adapter_rank: of low-rank adapters on the encoder's linear layers; 0 for none.
     """
@@ -93,6 +97,7 @@ class WhisperSpeech(EmotionModel):
         encoder_layers: int | None = None,
         layer_mix: str = "weighted",
         speech_width: int = 128,
+        frames_joined: int = 1,
         dropout: float = 0.2,
         adapter_rank: int = 0,
     ) -> None:
@@ -102,12 +107,15 @@ class WhisperSpeech(EmotionModel):
             raise ValueError(f"unknown whisper_size {whisper_size!r}; choose from {choices}")
         self.size = size = SIZES[whisper_size]
         self.encoder = WhisperEncoder(size, encoder_layers, adapter_rank)
-        self.mix = LayerMix(layer_mix, len(self.encoder.blocks) + 1, size.width, speech_width)
+        self.frames_joined = frames_joined
+        layers = len(self.encoder.blocks)
+        self.encoded_width = layers * size.width
+        self.mix = LayerMix(layer_mix, layers, size.width, speech_width)
         self.width = self.middle_width = self.mix.width
         self.dropout = nn.Dropout(dropout)
         self.pool = AttentivePooling(self.width)
         head = nn.Linear(2 * self.width, num_classes) if num_classes else nn.Identity()
-        self.classifier_1 = nn.Sequential(nn.Dropout(dropout), head)
+        self.classifier_1 = nn.Sequential(nn.BatchNorm1d(2 * self.width), nn.Dropout(dropout), head)
         self.default_trainable = ("mix", "pool", "head")
         if adapter_rank:
             self.default_trainable += ("adapters",)
@@ -125,58 +133,95 @@ class WhisperSpeech(EmotionModel):
         adapters = encoder.adapters()
         return {**named, "adapters": adapters} if len(adapters) else named
 
+    def steps(self, length: int) -> int:
+        """Steps that a block of so many spectrogram frames gives."""
+        return math.ceil(math.ceil(length / 2) / self.frames_joined)
+
     def encode_blocks(self, speech: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Blocks of sound, each encoded by itself: (N, 80, L) -> (N, ceil(L / 2), width).
-
-        `lengths` (N,) are of blocks that are padded, as `WhisperEncoder` takes them.
-        """
-        return self.mix(self.encoder(speech, lengths))
-
-    def sequence(self, speech: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Frames of the blocks one after the other.
+        """Blocks of sound, each encoded by itself.
 
         Args:
-            speech: (B, K, 80, L) spectrograms of K blocks, or (B, K * ceil(L / 2), width) of them
-                as `encode_blocks` gives them.
-            mask: (B, K * ceil(L / 2)) bool.
+            speech: (N, 80, L).
+            lengths: (N,) of blocks that are padded, as `WhisperEncoder` takes them.
 
         Returns:
-            (B, width, K * ceil(L / 2)), zero where the mask is false.
+            (N, steps, encoded_width): the normalised states after each of the encoder's blocks,
+            side by side. No trained part of this class but the encoder has a share in them.
         """
-        frames = self._encode_clips(speech, mask) if speech.ndim == 4 else speech
-        return keep(self.dropout(frames).transpose(1, 2), mask)
+        states = [self._join(x) for x in self.encoder(speech, lengths)[1:]]
+        return torch.cat([nn.functional.layer_norm(x, x.shape[-1:]) for x in states], dim=-1)
+
+    def _join(self, x: Tensor) -> Tensor:
+        """(N, T, D) -> (N, ceil(T / frames_joined), D), means of neighbours."""
+        if self.frames_joined == 1:
+            return x
+        return nn.functional.avg_pool1d(
+            x.transpose(1, 2), self.frames_joined, ceil_mode=True, count_include_pad=False
+        ).transpose(1, 2)
+
+    def _join_mask(self, mask: Tensor, blocks: int) -> Tensor:
+        """(B, K * T) -> (B, K * steps): where any of the joined frames is chosen."""
+        if self.frames_joined == 1:
+            return mask
+        frames = mask.unflatten(1, (blocks, -1))
+        missing = -frames.shape[-1] % self.frames_joined
+        frames = nn.functional.pad(frames, (0, missing))
+        return frames.unflatten(-1, (-1, self.frames_joined)).any(dim=-1).flatten(1)
+
+    def early(self, speech: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Steps of the blocks one after the other, and which of them exist.
+
+        Args:
+            speech: (B, K, 80, L) spectrograms of K blocks, or (B, K, steps, encoded_width) of them
+                as `encode_blocks` gives them.
+            mask: (B, K * ceil(L / 2)) bool, of the encoder's frames.
+
+        Returns:
+            (B, width, K * steps), zero where the mask is false, and (B, K * steps) bool.
+        """
+        blocks = speech.shape[1]
+        joined = None if mask is None else self._join_mask(mask, blocks)
+        if speech.shape[-1] == self.encoded_width:
+            encoded = speech.flatten(1, 2)
+        else:
+            encoded = self._encode_clips(speech, mask)
+        return keep(self.dropout(self.mix(encoded)).transpose(1, 2), joined), joined
+
+    def late(self, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Nothing is left to do after a fusion."""
+        return x, mask
 
     def _encode_clips(self, speech: Tensor, mask: Tensor | None) -> Tensor:
-        """(B, K, 80, L), (B, K T) -> (B, K T, width), T = ceil(L / 2); zero in unused blocks."""
+        """(B, K, 80, L), (B, K T) -> (B, K * steps, encoded_width); zero in unused blocks."""
         batch, blocks, _, length = speech.shape
-        flat, steps = speech.flatten(0, 1), (length + 1) // 2
+        flat, steps = speech.flatten(0, 1), self.steps(length)
+        shape = (batch, blocks * steps, self.encoded_width)
         if mask is None:
-            return self.encode_blocks(flat).reshape(batch, blocks * steps, self.width)
+            return self.encode_blocks(flat).reshape(shape)
         lengths = _existing(flat).clamp(min=1)
         if torch.jit.is_tracing():  # the graph must hold for every mask
-            encoded = self.encode_blocks(flat, lengths)
-            return encoded.reshape(batch, blocks * steps, self.width)
-        used = mask.reshape(batch * blocks, steps).any(dim=1)
-        out = flat.new_zeros(batch * blocks, steps, self.width)
+            return self.encode_blocks(flat, lengths).reshape(shape)
+        used = mask.reshape(batch * blocks, -1).any(dim=1)
+        out = flat.new_zeros(batch * blocks, steps, self.encoded_width)
         if bool(used.any()):
             flat, lengths = flat[used], lengths[used]
             encoded = self.encode_blocks(flat, lengths if bool((lengths < length).any()) else None)
             out = out.to(encoded.dtype)
             out[used] = encoded
-        return out.reshape(batch, blocks * steps, self.width)
+        return out.reshape(shape)
 
     def forward(self, speech: Tensor, speech_mask: Tensor | None = None) -> dict[str, Tensor]:
         """Hear.
 
         Args:
-            speech: as `sequence` takes it.
-            speech_mask: (B, steps) bool, the frames that are pooled.
+            speech: as `early` takes it.
+            speech_mask: (B, K * ceil(L / 2)) bool, the encoder's frames that are pooled.
 
         Returns:
             {"logits": (B, C)}; the 2 * width pooled features where C is 0.
         """
-        x = self.sequence(speech, speech_mask)
-        return {"logits": self.classifier_1(self.pool(x, speech_mask))}
+        x, mask = self.early(speech, speech_mask)
+        return {"logits": self.classifier_1(self.pool(x, mask))}
 
 
 def _existing(blocks: Tensor) -> Tensor:
