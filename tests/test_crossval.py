@@ -104,12 +104,12 @@ def test_each_corpus_tests_once_over_the_classes_that_it_has(tmp_path: Path) -> 
     assert rows["fold_three"]["uar"] == rows["fold_three"]["recall_happy"]
     for name in rows:
         tested = csv.DictReader((folder / name / "predictions_testing.csv").open())
-        assert {row["corpus"] for row in tested} == {name.removeprefix("fold_")}
+        assert {row["dataset"] for row in tested} == {name.removeprefix("fold_")}
         held = csv.DictReader((folder / name / "predictions_validation.csv").open())
-        assert name.removeprefix("fold_") not in {row["corpus"] for row in held}
+        assert name.removeprefix("fold_") not in {row["dataset"] for row in held}
     assert len(_clips(folder / "predictions_testing.csv")) == 18
     groups = json.loads((folder / "metrics.json").read_text())["testing"]["groups"]
-    assert set(groups["corpus"]["groups"]) == {"one", "two", "three"}
+    assert set(groups["dataset"]["groups"]) == {"one", "two", "three"}
     assert "left out: 1 boredom, which are not among the classes" in said
     assert any(line.startswith("fold_three (6 clips of 1 classes): ") for line in said)
 
