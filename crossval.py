@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
@@ -157,7 +158,7 @@ def _pool(folder: Path, folds: list[_Fold], say: Callable[[str], None]) -> None:
         for first in folds[0].folder.glob(pattern):
             tables = [pd.read_csv(f.folder / first.name, dtype={"speaker": str}) for f in folds]
             with replacing(folder / first.name) as temporary:
-                pd.concat(tables).to_csv(temporary, index=False)
+                _join(tables, folds).to_csv(temporary, index=False)
     write_json(json.loads((folds[0].folder / "run.json").read_text()), folder / "run.json")
     write_run_report(folder, say)
     rows = [_row(fold) for fold in folds]
@@ -176,6 +177,23 @@ def _pool(folder: Path, folds: list[_Fold], say: Callable[[str], None]) -> None:
         say(f"{row['fold']} ({row['clips']} clips{_tell_classes(row)}): {told}")
     told = ", ".join(f"{name} {s['mean']:.3f} ± {s['sd']:.3f}" for name, s in summary.items())
     say(f"mean ± sd over {len(rows)} folds: {told}")
+
+
+def _join(tables: list[pd.DataFrame], folds: list[_Fold]) -> pd.DataFrame:
+    """All rows; a clip name that several folds have gets its fold in front.
+
+    Where only some folds have votes, the votes of the other folds' clips are their labels.
+    """
+    counts = Counter(name for table in tables for name in set(table["clip"]))
+    named = []
+    for table, fold in zip(tables, folds, strict=True):
+        clips = [f"{fold.folder.name}/{n}" if counts[n] > 1 else n for n in table["clip"]]
+        named.append(table.assign(clip=clips))
+    joined = pd.concat(named, ignore_index=True)
+    for column in joined.columns[joined.columns.str.startswith("soft_")]:
+        is_label = (joined["target"] == column.removeprefix("soft_")).astype(float)
+        joined[column] = joined[column].fillna(is_label)
+    return joined
 
 
 def _write_table(rows: list[dict[str, Any]], folds: list[_Fold], path: Path) -> None:

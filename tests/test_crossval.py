@@ -7,6 +7,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 import crossval
@@ -104,12 +105,14 @@ def test_each_corpus_tests_once_over_the_classes_that_it_has(tmp_path: Path) -> 
     assert rows["fold_three"]["uar"] == rows["fold_three"]["recall_happy"]
     for name in rows:
         tested = csv.DictReader((folder / name / "predictions_testing.csv").open())
-        assert {row["corpus"] for row in tested} == {name.removeprefix("fold_")}
+        assert {row["dataset"] for row in tested} == {name.removeprefix("fold_")}
         held = csv.DictReader((folder / name / "predictions_validation.csv").open())
-        assert name.removeprefix("fold_") not in {row["corpus"] for row in held}
-    assert len(_clips(folder / "predictions_testing.csv")) == 18
+        assert name.removeprefix("fold_") not in {row["dataset"] for row in held}
+    clips = _clips(folder / "predictions_testing.csv")
+    assert len(set(clips)) == 18
+    assert "fold_three/testing-0.mp4" in clips, "file names are the same in two corpora"
     groups = json.loads((folder / "metrics.json").read_text())["testing"]["groups"]
-    assert set(groups["corpus"]["groups"]) == {"one", "two", "three"}
+    assert set(groups["dataset"]["groups"]) == {"one", "two", "three"}
     assert "left out: 1 boredom, which are not among the classes" in said
     assert any(line.startswith("fold_three (6 clips of 1 classes): ") for line in said)
 
@@ -118,3 +121,12 @@ def test_leaving_a_corpus_out_needs_two(tmp_path: Path) -> None:
     manifest = make_corpus(tmp_path / "data", per_subset=2)
     with pytest.raises(ValueError, match="needs records of two corpora or more; all are of made"):
         run_folds(_options(manifest, tmp_path, "--protocol", "leave_one_corpus_out"), print)
+
+
+def test_votes_of_some_folds_do_not_leave_the_others_without(tmp_path: Path) -> None:
+    folds = [crossval._Fold(i, tmp_path / f"fold_{i}", "cpu") for i in range(2)]
+    voted = pd.DataFrame({"clip": ["a"], "target": ["sad"], "soft_happy": [0.4], "soft_sad": [0.6]})
+    plain = pd.DataFrame({"clip": ["b"], "target": ["happy"]})
+    joined = crossval._join([voted, plain], folds)
+    assert joined[["soft_happy", "soft_sad"]].to_numpy().tolist() == [[0.4, 0.6], [1.0, 0.0]]
+    assert list(joined["clip"]) == ["a", "b"]

@@ -280,11 +280,12 @@ def test_the_shared_speech_corpora_are_as_they_are_described(real_data: Path) ->
 def test_file_names_and_index_agree(real_data: Path, name: str) -> None:
     root = real_data / "speech_corpora"
     options = {"keep_duplicates": True} if name == "ased" else {}
-    by_name = {r.audio: r for r in read_corpus(name, root / name, **options)}
-    index = {r.audio: r for r in speech_corpora.read_records(root, [name], keep_duplicates=True)}
+    by_name = {Path(r.audio).name: r for r in read_corpus(name, root / name, **options)}
+    listed = speech_corpora.read_records(root, [name], keep_duplicates=True)
+    index = {Path(r.audio).name: r for r in listed}
     assert by_name.keys() == index.keys()
-    for audio, record in by_name.items():
-        other = index[audio]
+    for file, record in by_name.items():
+        other = index[file]
         assert (record.label, record.speaker) == (other.label, other.speaker)
         assert record.extra["language"] == other.extra["language"]
         assert record.extra.get("gender", other.extra["gender"]) == other.extra["gender"]
