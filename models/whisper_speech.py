@@ -6,6 +6,7 @@ Frozen layers of Whisper hold more about emotion than the last one does, so all 
 from __future__ import annotations
 
 import math
+from functools import partial
 from types import MappingProxyType
 
 import torch
@@ -148,16 +149,20 @@ class WhisperSpeech(EmotionModel):
             (N, steps, encoded_width): the normalised states after each of the encoder's blocks,
             side by side. No trained part of this class but the encoder has a share in them.
         """
-        states = [self._join(x) for x in self.encoder(speech, lengths)[1:]]
+        states = [self._join(x, lengths) for x in self.encoder(speech, lengths)[1:]]
         return torch.cat([nn.functional.layer_norm(x, x.shape[-1:]) for x in states], dim=-1)
 
-    def _join(self, x: Tensor) -> Tensor:
-        """(N, T, D) -> (N, ceil(T / frames_joined), D), means of neighbours."""
+    def _join(self, x: Tensor, lengths: Tensor | None) -> Tensor:
+        """(N, T, D) -> (N, ceil(T / frames_joined), D), means of neighbours that exist."""
         if self.frames_joined == 1:
             return x
-        return nn.functional.avg_pool1d(
-            x.transpose(1, 2), self.frames_joined, ceil_mode=True, count_include_pad=False
-        ).transpose(1, 2)
+        weight = x.new_ones(len(x), 1, x.shape[1])
+        if lengths is not None:
+            there = torch.arange(x.shape[1], device=x.device) < ((lengths + 1) // 2)[:, None]
+            weight = there[:, None].to(x.dtype)
+        pool = partial(nn.functional.avg_pool1d, kernel_size=self.frames_joined, ceil_mode=True)
+        joined = pool(x.transpose(1, 2) * weight) / pool(weight).clamp(min=1e-6)
+        return joined.transpose(1, 2)
 
     def _join_mask(self, mask: Tensor, blocks: int) -> Tensor:
         """(B, K * T) -> (B, K * steps): where any of the joined frames is chosen."""

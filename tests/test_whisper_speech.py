@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -56,14 +57,16 @@ def _logits(model: EmotionModel, inputs: dict[str, Tensor]) -> Tensor:
 
 
 @pytest.mark.parametrize("mix", LAYER_MIXES)
-@pytest.mark.parametrize("layers", [None, 1])
-def test_encoded_blocks_stand_for_their_sound(mix: str, layers: int | None) -> None:
-    model, inputs = _model(layer_mix=mix, encoder_layers=layers, speech_width=48), _blocks()
+@pytest.mark.parametrize(("layers", "joined"), [(None, 1), (1, 1), (2, 4)])
+def test_encoded_blocks_stand_for_their_sound(mix: str, layers: int | None, joined: int) -> None:
+    inputs = _blocks()
+    model = _model(layer_mix=mix, encoder_layers=layers, speech_width=48, frames_joined=joined)
     inputs["speech_mask"][0, 10:40] = False
     with torch.no_grad():
         encoded = model.encode_blocks(inputs["speech"].flatten(0, 1))
-    assert encoded.shape == (4, 30, 48)
-    given = {**inputs, "speech": encoded.reshape(2, 60, 48)}
+    steps = math.ceil(30 / joined)
+    assert encoded.shape == (4, steps, model.encoded_width)
+    given = {**inputs, "speech": encoded.reshape(2, 2, steps, -1)}
     torch.testing.assert_close(_logits(model, given), _logits(model, inputs))
 
 
@@ -81,18 +84,19 @@ def test_a_block_of_which_nothing_is_recognised_is_not_heard() -> None:
 def test_frames_beside_the_recognised_ones_are_heard_but_not_pooled() -> None:
     model, inputs = _model(), _blocks(blocks=1)
     inputs["speech_mask"][:, 10:] = False
-    frames = model.sequence(**_renamed(inputs))
+    frames, _ = model.early(**_renamed(inputs))
     assert not frames[..., 10:].any()
     inputs["speech"][..., 40:] += 1.0
-    assert not torch.allclose(model.sequence(**_renamed(inputs))[..., :10], frames[..., :10])
+    assert not torch.allclose(model.early(**_renamed(inputs))[0][..., :10], frames[..., :10])
 
 
 def _renamed(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
     return {"speech": inputs["speech"], "mask": inputs["speech_mask"]}
 
 
-def test_padding_of_a_batch_is_not_heard() -> None:
-    model, inputs = _model(), _blocks(blocks=1)
+@pytest.mark.parametrize("joined", [1, 4])
+def test_padding_of_a_batch_is_not_heard(joined: int) -> None:
+    model, inputs = _model(frames_joined=joined), _blocks(blocks=1)
     longer = {
         "speech": torch.nn.functional.pad(inputs["speech"], (0, 20)),
         "speech_mask": torch.nn.functional.pad(inputs["speech_mask"], (0, 10)),
