@@ -117,9 +117,8 @@ class WhisperSpeech(EmotionModel):
         self.pool = AttentivePooling(self.width)
         head = nn.Linear(2 * self.width, num_classes) if num_classes else nn.Identity()
         self.classifier_1 = nn.Sequential(nn.BatchNorm1d(2 * self.width), nn.Dropout(dropout), head)
-        self.default_trainable = ("mix", "pool", "head")
-        if adapter_rank:
-            self.default_trainable += ("adapters",)
+        trained = {"mix": layer_mix != "all", "adapters": adapter_rank > 0}
+        self.default_trainable = ("pool", "head", *(n for n, there in trained.items() if there))
 
     def blocks(self) -> dict[str, nn.Module]:
         """`encoder`, its parts `stem`, `layer1` to the last, and `adapters`; `mix`, `pool`, `head`.

@@ -173,8 +173,8 @@ def test_without_adapters_there_is_no_such_block() -> None:
     ("arguments", "message"),
     [
         ({"whisper_size": "huge"}, "unknown whisper_size 'huge'; choose from tiny, base, small"),
-        ({"layer_mix": "x"}, "unknown layer_mix 'x'; choose from weighted, concat"),
-        ({"speech_width": 2}, "speech_width must be at least 3, not 2"),
+        ({"layer_mix": "x"}, "unknown layer_mix 'x'; choose from weighted, concat, all"),
+        ({"speech_width": 1}, "speech_width must be at least 2, not 1"),
         ({"encoder_layers": 3}, "encoder_layers must lie in 1 to 2, not 3"),
     ],
 )
@@ -197,7 +197,7 @@ def test_it_is_a_branch_of_every_fusion(fusion: str) -> None:
     assert part is model.audio_model
     with torch.no_grad():
         encoded = model.audio_model.encode_blocks(inputs["speech"].flatten(0, 1))
-    given = {**inputs, "speech": encoded.reshape(2, 60, -1)}
+    given = {**inputs, "speech": encoded.reshape(2, 2, 30, -1)}
     torch.testing.assert_close(_logits(model, given), before)
     set_trainable(model, model.default_trainable)
     for name, parameter in model.named_parameters():
