@@ -25,7 +25,7 @@ from files import replacing
 from media.adaptation import Prior
 from media.clip import ENTRIES, LEGACY, ClipConfig
 from models import EmotionModel, build_model, find_block_encoder
-from whisper_weights import WhisperWeights, describe_size, read_whisper
+from whisper_weights import WhisperWeights, describe_size, is_whisper, read_whisper
 
 VERSION = 1
 _METADATA = "emofuse"
@@ -131,6 +131,11 @@ def load_checkpoint(path: Path, num_heads: int = 1) -> Checkpoint:
     """
     if not path.is_file():
         raise ValueError(f"no checkpoint at {path}")
+    if is_whisper(path):
+        raise ValueError(
+            f"{path} holds Whisper's encoder, which knows no emotions: train whisper_speech from "
+            "it with --pretrain_path"
+        )
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     source = {"name": path.name, "sha256": digest}
     if path.suffix == ".safetensors":
@@ -226,11 +231,6 @@ def _import_foreign(weights: dict[str, Tensor], path: Path, num_heads: int) -> C
         return _import_fusion(weights, path, num_heads)
     if "local.conv1_1.weight" in weights and "fc.weight" in weights:
         return _import_efficientface(weights, path)
-    if any(name.endswith("encoder.conv1.weight") for name in weights):
-        raise ValueError(
-            f"{path} holds Whisper's encoder, which knows no emotions: train whisper_speech from "
-            "it with --pretrain_path"
-        )
     raise ValueError(
         f"{path} holds neither a published EfficientFace nor a published audiovisual fusion model"
     )

@@ -215,6 +215,8 @@ def mask_spectrogram(
     joined = speech.transpose(0, 1).reshape(mels, blocks * length).clone()
     recognised = inputs["speech_mask"].view(blocks, -1).repeat_interleave(2, dim=1)[:, :length]
     heard = recognised.flatten().nonzero()
+    if not len(heard):
+        return inputs
     _masked(joined[:, int(heard[0]) : int(heard[-1]) + 1], options, rng)
     speech = joined.reshape(mels, blocks, length).transpose(0, 1).contiguous()
     return {**inputs, "speech": speech}

@@ -294,6 +294,13 @@ def test_what_is_blanked_lies_in_what_is_recognised() -> None:
     assert not (changed & ~recognised).any()
 
 
+def test_where_nothing_is_recognised_nothing_is_blanked() -> None:
+    inputs = preprocess(_recording(12.0).cut(Window(4.0, 5.0), BLOCKS), BLOCKS, SPEECH)
+    inputs["speech_mask"][:] = False
+    masked = mask_spectrogram(inputs, AugmentOptions(), np.random.default_rng(1))
+    assert torch.equal(masked["speech"], inputs["speech"])
+
+
 def test_batches_of_blocks_lose_modalities_and_are_blended() -> None:
     recording = _recording(12.0)
     windows = (Window(2.0, 3.0), Window(7.0, 8.0))
