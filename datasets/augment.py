@@ -336,7 +336,10 @@ def mix_up(inputs: Batch, target: torch.Tensor, alpha: float) -> tuple[Batch, to
     mixed: Batch = {}
     for name in modalities:
         value, mask = inputs[name], inputs[f"{name}_mask"]
-        blend = _blend_blocks if name == "speech" and value.ndim == 4 else _blend
+        blend = _blend
+        if name == "speech" and value.ndim == 4:
+            is_sound = value.shape[1] * -(-value.shape[-1] // 2) == mask.shape[1]
+            blend = _blend_blocks if is_sound else _blend_encoded
         mixed[name] = blend(value, mask, order, share)
         mixed[f"{name}_mask"] = mask | mask[order]
     return mixed, share * target + (1 - share) * target[order]
@@ -366,4 +369,15 @@ def _blend_blocks(
     own, other = share * mask, (1 - share) * mask[order]
     weight = torch.where(mask | mask[order], own / (own + other).clamp(min=1e-6), share)
     weight = weight.view(batch, blocks, -1).repeat_interleave(2, dim=2)[:, :, None, :length]
+    return weight * value + (1 - weight) * value[order]
+
+
+def _blend_encoded(
+    value: torch.Tensor, mask: torch.Tensor, order: torch.Tensor, share: float
+) -> torch.Tensor:
+    """The same of encoded blocks (B, K, steps, D), masks (B, K * T) of the steps' frames."""
+    frames = mask.unflatten(1, (value.shape[1], -1)).float()  # (B, K, T)
+    held = torch.nn.functional.adaptive_max_pool1d(frames, value.shape[2])
+    own, other = share * held, (1 - share) * held[order]
+    weight = (own / (own + other).clamp(min=1e-6)).unsqueeze(-1)
     return weight * value + (1 - weight) * value[order]

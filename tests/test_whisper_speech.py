@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from datasets.augment import mix_up
 from encoded_blocks import EncodedBlocks
 from inference import TrainingAlignedInference
 from initialisation import pretraining_data, start_model
@@ -354,3 +355,20 @@ def test_other_models_have_no_context(tmp_path: Path, capsys: pytest.CaptureFixt
     asked = ["--model", "multimodalcnn", "--speech_model", "whisper_speech", "--n_mels", "64"]
     assert main([*flags, *asked]) == 2
     assert "--n_mels must be 80 for multimodalcnn, not 64" in capsys.readouterr().err
+
+
+def test_mixed_encoded_blocks_keep_what_only_one_sample_has() -> None:
+    torch.manual_seed(0)
+    speech = torch.stack([torch.ones(2, 6, 8), torch.full((2, 6, 8), 3.0)])
+    mask = torch.ones(2, 60) > 0
+    mask[0, :30] = False  # the first block of the first sample
+    inputs, target = {"speech": speech, "speech_mask": mask}, torch.eye(2)
+    for _ in range(20):
+        mixed, blended = mix_up(inputs, target, 0.4)
+        share = float(blended[0, 0])
+        if share < 1:
+            break
+    assert torch.equal(mixed["speech"][0, 0], speech[1, 0])
+    expected = share * speech[0, 1] + (1 - share) * speech[1, 1]
+    torch.testing.assert_close(mixed["speech"][0, 1], expected)
+    assert bool(mixed["speech_mask"].all())
