@@ -16,12 +16,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from media.blendshapes import BLENDSHAPES
 from media.errors import MediaError
 from media.video import warp
+
+if TYPE_CHECKING:
+    from media.landmarker import Landmarker
 
 WEIGHTS = Path(__file__).parent / "weights" / "face_landmarker.task"
 WEIGHTS_SHA256 = "64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff"
@@ -41,61 +45,6 @@ UPPER, LOWER = np.array([10, 67, 297, 54, 284]), np.array([2, 94, 93, 323])
 # Radians from that line to the head's own: so that the median pitch of 114 people who are seen in
 # press photographs is 0.
 REST_TILT = -0.234
-# In MediaPipe's order; "left" and "right" are those of the person.
-BLENDSHAPES = (
-    "_neutral",
-    "browDownLeft",
-    "browDownRight",
-    "browInnerUp",
-    "browOuterUpLeft",
-    "browOuterUpRight",
-    "cheekPuff",
-    "cheekSquintLeft",
-    "cheekSquintRight",
-    "eyeBlinkLeft",
-    "eyeBlinkRight",
-    "eyeLookDownLeft",
-    "eyeLookDownRight",
-    "eyeLookInLeft",
-    "eyeLookInRight",
-    "eyeLookOutLeft",
-    "eyeLookOutRight",
-    "eyeLookUpLeft",
-    "eyeLookUpRight",
-    "eyeSquintLeft",
-    "eyeSquintRight",
-    "eyeWideLeft",
-    "eyeWideRight",
-    "jawForward",
-    "jawLeft",
-    "jawOpen",
-    "jawRight",
-    "mouthClose",
-    "mouthDimpleLeft",
-    "mouthDimpleRight",
-    "mouthFrownLeft",
-    "mouthFrownRight",
-    "mouthFunnel",
-    "mouthLeft",
-    "mouthLowerDownLeft",
-    "mouthLowerDownRight",
-    "mouthPressLeft",
-    "mouthPressRight",
-    "mouthPucker",
-    "mouthRight",
-    "mouthRollLower",
-    "mouthRollUpper",
-    "mouthShrugLower",
-    "mouthShrugUpper",
-    "mouthSmileLeft",
-    "mouthSmileRight",
-    "mouthStretchLeft",
-    "mouthStretchRight",
-    "mouthUpperUpLeft",
-    "mouthUpperUpRight",
-    "noseSneerLeft",
-    "noseSneerRight",
-)
 # Points that the blendshape network reads.
 # fmt: off
 BLENDSHAPE_POINTS = np.array([
@@ -107,6 +56,14 @@ BLENDSHAPE_POINTS = np.array([
     332, 334, 336, 338, 356, 361, 362, 365, 373, 374, 375, 377, 378, 379, 380, 381, 382, 384, 385,
     386, 387, 388, 389, 390, 397, 398, 400, 402, 405, 409, 415, 454, 466, 468, 469, 470, 471, 472,
     473, 474, 475, 476, 477,
+])
+# Which of the 478 stand for the 68 points of `media.landmarks`: jaw, brows, nose, eyes, lips.
+LANDMARKS = np.array([
+    162, 234, 93, 58, 172, 136, 149, 148, 152, 377, 378, 365, 397, 288, 323, 454, 389,
+    70, 63, 105, 66, 107, 336, 296, 334, 293, 300,
+    168, 197, 5, 4, 75, 97, 2, 326, 305,
+    33, 160, 158, 133, 153, 144, 362, 385, 387, 263, 373, 380,
+    61, 39, 37, 0, 267, 269, 291, 405, 314, 17, 84, 181, 78, 82, 13, 312, 308, 317, 14, 87,
 ])
 # fmt: on
 
@@ -146,6 +103,11 @@ class FaceMesh:
     head_pose: np.ndarray
     presence: float
 
+    @property
+    def landmarks(self) -> np.ndarray:
+        """(68, 2) float32: those of the points that stand for iBUG's, in pixels."""
+        return self.points[LANDMARKS, :2]
+
 
 # Gives (side, side, 3) uint8 RGB of a rotated square, as `Picture.crop_turned` does.
 Cut = Callable[[np.ndarray, int], np.ndarray]
@@ -183,9 +145,13 @@ class MeshReader:
             face: (H, W, 3) uint8 RGB of any size.
         """
         height, width = face.shape[:2]
+        return self.locate_filled(partial(warp, face), width, height)
+
+    def locate_filled(self, cut: Cut, width: int, height: int) -> FaceMesh | None:
+        """The face that fills a frame of that size; None where there is none."""
         side = max(height, width)
         region = Region(width / 2, height / 2 + STILL_LOWERED * side, STILL_SCALE * side)
-        return self._refine(partial(warp, face), region, STILL_LOOKS)
+        return self._refine(cut, region, STILL_LOOKS)
 
     def _refine(self, cut: Cut, region: Region, looks: int) -> FaceMesh | None:
         """The mesh of the last of some looks, each in the region of the points before."""
@@ -194,7 +160,7 @@ class MeshReader:
             region = region_of_points(points)
         if presence < PRESENT:
             return None
-        scores = self._blendshapes.run(points[BLENDSHAPE_POINTS, :2])[0].reshape(-1)
+        scores = self._blendshapes.run(points[BLENDSHAPE_POINTS, :2])[0].reshape(len(BLENDSHAPES))
         return FaceMesh(points, scores, head_pose(points), presence)
 
     def _look(self, cut: Cut, region: Region) -> tuple[np.ndarray, float]:
@@ -207,6 +173,35 @@ class MeshReader:
         flat = found[:, :2] @ turn[:, :2].T + turn[:, 2]
         depth = found[:, 2:] * (region.side / SIDE)
         return np.hstack([flat, depth]).astype(np.float32), presence
+
+
+@dataclass(frozen=True)
+class MeshReading:
+    """How the followed face is read beside its picture.
+
+    Args:
+        reader: of the mesh.
+        landmarker: finds the 68 points; with None they are read off the mesh.
+        filled: whether faces fill their frames, as those of cropped faces do.
+    """
+
+    reader: MeshReader
+    landmarker: Landmarker | None = None
+    filled: bool = False
+
+    @property
+    def reads_points(self) -> bool:
+        """Whether the 68 points are the mesh's."""
+        return self.landmarker is None
+
+
+def build_mesh_reading(filled: bool = False, landmarker: Landmarker | None = None) -> MeshReading:
+    """With the networks that come with the project.
+
+    Raises:
+        MediaError: their weights cannot be read.
+    """
+    return MeshReading(MeshReader(), landmarker, filled)
 
 
 def region_of_box(box: np.ndarray) -> Region:

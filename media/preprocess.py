@@ -25,7 +25,8 @@ def preprocess(
 
     Returns:
         `face` (T, 3, H, W) float32, `face_mask` (T,) bool, `landmarks` (S, 70, 2) float32 (see
-        `media.landmarks.normalise`), `landmarks_mask` (S,) bool, `speech` (n_mels, L) float32,
+        `media.landmarks.normalise`), `landmarks_mask` (S,) bool, `blendshapes` (S', 55) float32,
+        `blendshapes_mask` (S',) bool, `speech` (n_mels, L) float32,
         `speech_mask` (L,) bool. What is missing is zero and its mask is false.
     """
     inputs: dict[str, torch.Tensor] = {}
@@ -35,6 +36,9 @@ def preprocess(
     if "landmarks" in modalities:
         inputs["landmarks"] = torch.from_numpy(normalise(clip.points, clip.points_mask))
         inputs["landmarks_mask"] = torch.from_numpy(clip.points_mask)
+    if "blendshapes" in modalities:
+        inputs["blendshapes"] = torch.from_numpy(clip.blendshapes)
+        inputs["blendshapes_mask"] = torch.from_numpy(clip.blendshapes_mask)
     if "speech" in modalities:
         inputs["speech"], inputs["speech_mask"] = _speech(clip, config)
     return inputs

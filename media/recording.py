@@ -7,7 +7,7 @@ Sound and pictures are decoded together into blocks; `read_recording` joins them
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ import numpy as np
 
 from media.ahead import running_ahead
 from media.audio import SoundTrack
+from media.blendshapes import empty_meshes, max_gap
 from media.clip import Clip, ClipConfig, Recording, check_hop, tile_windows, window_at
 from media.demux import (
     DAMAGED,
@@ -28,12 +29,16 @@ from media.demux import (
     read_packets,
 )
 from media.errors import MediaError
-from media.landmarks import MAX_GAP, LandmarkTrack
+from media.landmarks import empty_track
+from media.tracks import extend_landmarks, extend_meshes
 from media.video import PictureTrack
 
 if TYPE_CHECKING:
     from media.faces import Detector, FacePicture, FaceTracker
     from media.landmarker import Landmarker
+    from media.mesh import MeshReading
+
+    Locator = Landmarker | MeshReading
 
 # Decoded in a thread while faces are looked for: enough to bridge one batch of the detector.
 PACKETS_AHEAD, BYTES_AHEAD = 48, 96 * 2**20
@@ -63,12 +68,13 @@ class _Block:
     """Decoded media that follow on those of the block before.
 
     After a block everything before `known` (seconds) has been given; the last block's `known` is
-    the recording's duration.
+    the recording's duration. `still` says that there is but one frame, which stands for all of it.
     """
 
     samples: np.ndarray
     pictures: list[FacePicture]
     known: float
+    still: bool = False
 
 
 def probe(path: Path) -> MediaInfo:
@@ -94,7 +100,7 @@ def read_recording(
     config: ClipConfig,
     detector: Detector | None,
     progress: Callable[[float], None] | None = None,
-    landmarker: Landmarker | None = None,
+    landmarker: Locator | None = None,
 ) -> Recording:
     """Decode a whole file. For short files: it is held in memory.
 
@@ -105,14 +111,15 @@ def read_recording(
         config: the constants.
         detector: finds faces; with None no picture is decoded, for speech alone.
         progress: is told the share that is done, 0 to 1.
-        landmarker: finds the 68 points of the followed face; with None there are none.
+        landmarker: finds the 68 points of the followed face, or reads its mesh (and the points off
+            it); with None neither.
 
     Raises:
         ValueError: a landmarker without a detector, in whose boxes it would look.
         MediaError: the file cannot be used.
     """
     _check_finders(detector, landmarker)
-    recording = _empty_recording(path, config)
+    recording = _empty_recording(path, config, landmarker)
     blocks = list(_report(_read_blocks(path, config, detector, landmarker), path, progress))
     return _extend(recording, blocks)
 
@@ -123,7 +130,7 @@ def stream_clips(
     detector: Detector | None,
     hop_seconds: float,
     progress: Callable[[float], None] | None = None,
-    landmarker: Landmarker | None = None,
+    landmarker: Locator | None = None,
 ) -> Iterator[Clip]:
     """Clips of the windows that tile a file, as it is decoded. Memory does not grow with length.
 
@@ -138,12 +145,13 @@ def stream_clips(
     _check_finders(detector, landmarker)
     blocks = _report(_read_blocks(path, config, detector, landmarker), path, progress)
     context = (config.speech_context + 1) / config.sample_rate  # seconds; 1 sample for rounding
+    recording = _empty_recording(path, config, landmarker)
     if landmarker is not None:
-        context = max(context, MAX_GAP)
-    return _slide(_empty_recording(path, config), blocks, config, hop_seconds, context)
+        context = max(context, recording.landmarks.max_gap, recording.meshes.max_gap)
+    return _slide(recording, blocks, config, hop_seconds, context)
 
 
-def _check_finders(detector: Detector | None, landmarker: Landmarker | None) -> None:
+def _check_finders(detector: Detector | None, landmarker: Locator | None) -> None:
     if landmarker is not None and detector is None:
         raise ValueError("points are looked for in the boxes of faces: name a detector too")
 
@@ -169,8 +177,11 @@ def _slide(
         yield recording.cut(window, config)
 
 
-def _empty_recording(path: Path, config: ClipConfig) -> Recording:
+def _empty_recording(path: Path, config: ClipConfig, landmarker: Locator | None) -> Recording:
     side = config.face_size
+    meshes, landmarks = empty_meshes(max_gap(config.mesh_rate)), empty_track()
+    if getattr(landmarker, "reads_points", False):
+        landmarks = replace(landmarks, max_gap=meshes.max_gap)
     return Recording(
         path=path,
         duration=0.0,
@@ -179,6 +190,8 @@ def _empty_recording(path: Path, config: ClipConfig) -> Recording:
         face_times=np.zeros(0),
         face_ids=np.zeros(0, dtype=np.int64),
         picture_times=np.zeros(0),
+        landmarks=landmarks,
+        meshes=meshes,
     )
 
 
@@ -199,20 +212,9 @@ def _extend(recording: Recording, blocks: list[_Block]) -> Recording:
         picture_times=np.concatenate(
             [recording.picture_times, [picture.time for picture in pictures]]
         ),
-        landmarks=_extend_track(recording.landmarks, shown),
+        landmarks=extend_landmarks(recording.landmarks, shown, blocks[-1].still),
+        meshes=extend_meshes(recording.meshes, shown, blocks[-1].still),
         sound_start=recording.sound_start,
-    )
-
-
-def _extend_track(track: LandmarkTrack, shown: list[FacePicture]) -> LandmarkTrack:
-    located = [picture for picture in shown if picture.points is not None]
-    if not located:
-        return track
-    points = np.stack([picture.points for picture in located if picture.points is not None])
-    return LandmarkTrack(
-        points=np.concatenate([track.points, points.astype(np.float32)]),
-        times=np.concatenate([track.times, [picture.time for picture in located]]),
-        ids=np.concatenate([track.ids, [picture.face_id for picture in located]]).astype(np.int32),
     )
 
 
@@ -229,6 +231,7 @@ def _drop_before(recording: Recording, seconds: float, config: ClipConfig) -> Re
         face_ids=recording.face_ids[faces],
         picture_times=recording.picture_times[recording.picture_times >= seconds],
         landmarks=recording.landmarks.keep(recording.landmarks.times >= seconds),
+        meshes=recording.meshes.keep(recording.meshes.times >= seconds),
         sound_start=recording.sound_start + dropped,
     )
 
@@ -248,7 +251,7 @@ def _report(
 
 
 def _build_tracker(
-    detector: Detector, config: ClipConfig, landmarker: Landmarker | None
+    detector: Detector, config: ClipConfig, landmarker: Locator | None
 ) -> FaceTracker:
     from media.faces import FaceTracker  # takes seconds to import, and sound alone needs none
 
@@ -259,7 +262,7 @@ def _read_blocks(
     path: Path,
     config: ClipConfig,
     detector: Detector | None,
-    landmarker: Landmarker | None = None,
+    landmarker: Locator | None = None,
 ) -> Iterator[_Block]:
     tracker = None if detector is None else _build_tracker(detector, config, landmarker)
     with open_media(path) as container:
@@ -276,11 +279,12 @@ def _read_blocks(
                     handed_on = decoding.known
                     yield decoding.hand_on(handed_on)
         duration = decoding.finish()
-        if is_still(container) and video is not None:
+        still = is_still(container) and video is not None
+        if still:
             duration = max(duration, config.window_seconds)
         if duration <= 0:
             raise MediaError(f"{path}: no sound or picture in it can be decoded; {DAMAGED}")
-        yield decoding.hand_on(duration)
+        yield replace(decoding.hand_on(duration), still=still)
 
 
 def _count_ahead(video: av.VideoStream | None) -> int:

@@ -290,7 +290,7 @@ def _seen(seconds: float, speaker: str | None, engine: TrainingAlignedInference)
 def adapting(tmp_path: Path, stream: pytest.MonkeyPatch) -> TrainingAlignedInference:
     stream.setattr(inference, "build_landmarker", lambda _: None)
     prior = Prior(np.zeros((POINTS, 2), dtype=np.float32))
-    checkpoint = replace(make_checkpoint("landmark_tcn", CONFIG), prior=prior)
+    checkpoint = replace(make_checkpoint("landmark_tcn", CONFIG), priors={"landmarks": prior})
     return TrainingAlignedInference(_save(checkpoint, tmp_path), adapt=True)
 
 
