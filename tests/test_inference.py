@@ -288,7 +288,7 @@ def _seen(seconds: float, speaker: str | None, engine: TrainingAlignedInference)
 
 @pytest.fixture
 def adapting(tmp_path: Path, stream: pytest.MonkeyPatch) -> TrainingAlignedInference:
-    stream.setattr(inference, "build_landmarker", lambda _: None)
+    stream.setattr(inference, "build_mesh_reading", lambda: None)
     prior = Prior(np.zeros((POINTS, 2), dtype=np.float32))
     checkpoint = replace(make_checkpoint("landmark_tcn", CONFIG), priors={"landmarks": prior})
     return TrainingAlignedInference(_save(checkpoint, tmp_path), adapt=True)

@@ -140,7 +140,7 @@ def test_a_source_without_any_track_is_refused(tmp_path: Path) -> None:
     record = Record("", "03-01-05-01-01-01-07.wav", "angry")
     with pytest.raises(ValueError, match="holds no track of any of the records"):
         find_tracks(tmp_path, [record])
-    with pytest.raises(ValueError, match=r"give dlib, an \.npz archive"):
+    with pytest.raises(ValueError, match=r"give mesh, dlib, an \.npz archive"):
         find_tracks(tmp_path / "nothing.txt", [record])
 
 

@@ -90,9 +90,8 @@ def _say(checkpoint: Checkpoint, clips: Sequence[Clip]) -> int:
     if "landmarks" in checkpoint.priors:
         for sample in samples:
             points, mask = sample["landmarks"].numpy(), sample["landmarks_mask"].numpy()
-            sample["landmarks"] = torch.from_numpy(
-                relative_to(points, mask, checkpoint.priors["landmarks"].face)
-            )
+            face = checkpoint.priors["landmarks"].face
+            sample["landmarks"] = torch.from_numpy(relative_to(points, mask, face))
     batch = {name: torch.stack([sample[name] for sample in samples]) for name in samples[0]}
     logits = checkpoint.model(**batch)["logits"]
     return int(logits.log_softmax(dim=-1).mean(dim=0).argmax())
