@@ -29,6 +29,8 @@ VERSION = 1
 TIME_TOLERANCE = 1e-3  # seconds: what a CSV file can hold
 CLASS_PREFIX, VALUE_PREFIX = "p_", "y_"  # of columns: probabilities, and values of a regression
 CONTRIBUTION_PREFIX, GATE_PREFIX = "contribution_", "gate_"
+# What further columns of numbers begin with: those, face measures, and what tells of adaptation.
+MEASURES = (CONTRIBUTION_PREFIX, GATE_PREFIX, "blendshape_", "head_", "adapted")
 UNCERTAIN = "uncertain"
 LEADING_COLUMNS = (
     "start",
@@ -274,7 +276,7 @@ def _row_from_record(
     measures = {
         name: None if value in (None, "") else _finite(value)
         for name, value in record.items()
-        if name.startswith((CONTRIBUTION_PREFIX, GATE_PREFIX))
+        if name.startswith(MEASURES)
     }
     return TimelineRow(
         start=_finite(record["start"]),
@@ -354,7 +356,7 @@ def _class_columns(header: list[str]) -> dict[str, str]:
     for column in header:
         if column.startswith((CLASS_PREFIX, VALUE_PREFIX)):
             columns[column[2:]] = column
-        elif column != UNCERTAIN and not column.startswith((CONTRIBUTION_PREFIX, GATE_PREFIX)):
+        elif column != UNCERTAIN and not column.startswith(MEASURES):
             raise ValueError(f"unknown column '{column}'")
     return columns
 
