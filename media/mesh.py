@@ -11,8 +11,11 @@ from __future__ import annotations
 import hashlib
 import io
 import math
+import os
+import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -189,11 +192,6 @@ class MeshReading:
     landmarker: Landmarker | None = None
     filled: bool = False
 
-    @property
-    def reads_points(self) -> bool:
-        """Whether the 68 points are the mesh's."""
-        return self.landmarker is None
-
 
 def build_mesh_reading(filled: bool = False, landmarker: Landmarker | None = None) -> MeshReading:
     """With the networks that come with the project.
@@ -249,8 +247,9 @@ class _Network:
     def __init__(self, content: bytes) -> None:
         from ai_edge_litert.interpreter import Interpreter  # here, as it is needed for meshes only
 
-        self._interpreter = Interpreter(model_content=content, num_threads=1)
-        self._interpreter.allocate_tensors()
+        with _without_notice():
+            self._interpreter = Interpreter(model_content=content, num_threads=1)
+            self._interpreter.allocate_tensors()
         self._input: dict[str, Any] = self._interpreter.get_input_details()[0]
         self._outputs = [output["index"] for output in self._interpreter.get_output_details()]
 
@@ -259,6 +258,20 @@ class _Network:
         self._interpreter.set_tensor(self._input["index"], shaped)
         self._interpreter.invoke()
         return [self._interpreter.get_tensor(index) for index in self._outputs]
+
+
+@contextmanager
+def _without_notice() -> Iterator[None]:
+    """Keep the runtime's line about its choice of kernels, which nothing turns off, off stderr."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - a device, not a path
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _read_networks(path: Path) -> dict[str, bytes]:

@@ -30,13 +30,13 @@ from media.demux import (
 )
 from media.errors import MediaError
 from media.landmarks import empty_track
+from media.mesh import MeshReading
 from media.tracks import extend_landmarks, extend_meshes
 from media.video import PictureTrack
 
 if TYPE_CHECKING:
     from media.faces import Detector, FacePicture, FaceTracker
     from media.landmarker import Landmarker
-    from media.mesh import MeshReading
 
     Locator = Landmarker | MeshReading
 
@@ -180,7 +180,7 @@ def _slide(
 def _empty_recording(path: Path, config: ClipConfig, landmarker: Locator | None) -> Recording:
     side = config.face_size
     meshes, landmarks = empty_meshes(max_gap(config.mesh_rate)), empty_track()
-    if getattr(landmarker, "reads_points", False):
+    if isinstance(landmarker, MeshReading) and landmarker.landmarker is None:
         landmarks = replace(landmarks, max_gap=meshes.max_gap)
     return Recording(
         path=path,
