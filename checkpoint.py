@@ -49,8 +49,8 @@ class Checkpoint:
         info: corpora, licence and speakers that it was trained on, scores: for people.
         calibration: of its probabilities, fitted on validation speakers; None where it has none.
         conformal: rules for sets of classes, by coverage.
-        prior: the face that landmarks are seen against until a speaker's own is known; None for
-            models without speaker adaptation.
+        priors: of `landmarks` and `blendshapes`, for models with speaker adaptation: the mean that
+            they are seen against until a speaker's own is known.
         source: file it was read from, and its SHA-256.
     """
 
@@ -61,7 +61,7 @@ class Checkpoint:
     info: dict[str, Any] = field(default_factory=dict)
     calibration: Calibration | None = None
     conformal: tuple[ConformalRule, ...] = ()
-    prior: Prior | None = None
+    priors: Mapping[str, Prior] = field(default_factory=dict)
     source: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -72,8 +72,8 @@ class Checkpoint:
         """The `face` or `speech` classifier of a late fusion, as a checkpoint of its own."""
         member = self.model.get_submodule(f"members.{modality}")
         assert isinstance(member, EmotionModel)
-        prior = self.prior if modality == "landmarks" else None
-        return replace(self, model=member, calibration=None, conformal=(), prior=prior)
+        priors = {name: prior for name, prior in self.priors.items() if name == modality}
+        return replace(self, model=member, calibration=None, conformal=(), priors=priors)
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path, half: bool = False) -> N
         "info": checkpoint.info,
         "calibration": checkpoint.calibration.to_dict() if checkpoint.calibration else None,
         "conformal": [rule.to_dict() for rule in checkpoint.conformal],
-        "prior": checkpoint.prior.to_dict() if checkpoint.prior else None,
+        "priors": {name: prior.to_dict() for name, prior in checkpoint.priors.items()},
     }
     weights = {
         name: (value.half() if half and value.dtype == torch.float32 else value).contiguous()
@@ -165,8 +165,16 @@ def _load_own(path: Path) -> Checkpoint:
         info=metadata["info"],
         calibration=_read_calibration(metadata),
         conformal=tuple(ConformalRule.from_dict(rule) for rule in metadata.get("conformal", ())),
-        prior=Prior.from_dict(metadata["prior"]) if metadata.get("prior") else None,
+        priors=_read_priors(metadata),
     )
+
+
+def _read_priors(metadata: dict[str, Any]) -> dict[str, Prior]:
+    """By modality; older files hold one, of landmarks."""
+    found = dict(metadata.get("priors", {}))
+    if metadata.get("prior"):
+        found["landmarks"] = metadata["prior"]
+    return {name: Prior.from_dict(values) for name, values in found.items()}
 
 
 def _read_calibration(metadata: dict[str, Any]) -> Calibration | None:
@@ -354,8 +362,8 @@ def combine_checkpoints(parts: Mapping[str, Checkpoint], late_method: str) -> Ch
         model.get_submodule(f"members.{modality}").load_state_dict(part.model.state_dict())
     config = merge_clip_configs({name: part.clip_config for name, part in parts.items()})
     info = merge_provenance([part.info for part in parts.values()])
-    prior = parts["landmarks"].prior if "landmarks" in parts else None
-    return Checkpoint(model.eval(), first.class_names, config, info=info, prior=prior)
+    priors = {name: prior for part in parts.values() for name, prior in part.priors.items()}
+    return Checkpoint(model.eval(), first.class_names, config, info=info, priors=priors)
 
 
 PROVENANCE = ("corpora", "licence", "training_speakers")

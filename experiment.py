@@ -18,10 +18,9 @@ from datasets.annotations import Record, read_annotations
 from datasets.augment import AugmentOptions
 from datasets.corpora import CORPORA
 from datasets.labels import describe_unplaced
-from datasets.mean_faces import MeanFaces
 from datasets.prepare import STORE_NAME, prepare_records
 from datasets.sampler import EpochSampler
-from datasets.samples import ClipDataset, SampleOptions, StoreSet, collate
+from datasets.samples import ClipDataset, SampleOptions, StoreSet, collate, measure_faces
 from datasets.splits import check_speakers
 from device import pick_device
 from encoded_blocks import KeptBlocks
@@ -35,7 +34,7 @@ from initialisation import (
     start_model,
 )
 from losses import Criterion, LossOptions, balanced_weights, build_criterion
-from media.adaptation import Prior
+from media.adaptation import REFERRED, Prior
 from media.clip import Clip, ClipConfig
 from memory import fits_in_memory, keep_freed_memory, largest_batch, runs_on_device
 from models import EmotionModel, find_block_encoder
@@ -88,7 +87,7 @@ class Experiment:
                 train=train,
                 augment=_changes(data),
                 whole=data.whole_clips,
-                prior=self.checkpoint.prior,
+                priors=self.checkpoint.priors,
                 adapt=data.adapt == "recording",
                 lenders=self.lenders,
                 seed=self.options.train.manual_seed,
@@ -204,8 +203,9 @@ def _build_experiment(
         checkpoint = load_checkpoint(folder / "model_best.safetensors")
     else:
         checkpoint = build_checkpoint(options, records, stores.config)
-        if options.data.adapt == "recording" and checkpoint.prior is None:
-            checkpoint = replace(checkpoint, prior=_find_prior(checkpoint, records, stores))
+        if options.data.adapt == "recording":
+            found = _find_priors(checkpoint, records, stores)
+            checkpoint = replace(checkpoint, priors={**found, **checkpoint.priors})
     unplaced = describe_unplaced((r.label for r in records), checkpoint.class_names)
     if checkpoint.task == "classification" and unplaced:
         say(f"left out: {unplaced}, which are not among the classes")
@@ -213,13 +213,19 @@ def _build_experiment(
     return Experiment(options, folder, device, records, lenders, stores, checkpoint, say)
 
 
-def _find_prior(checkpoint: Checkpoint, records: list[Record], stores: StoreSet) -> Prior:
-    """The mean face of the training speakers."""
-    if "landmarks" not in checkpoint.model.inputs:
-        raise ValueError(f"--adapt recording: {checkpoint.model.name} takes no landmarks")
+def _find_priors(
+    checkpoint: Checkpoint, records: list[Record], stores: StoreSet
+) -> dict[str, Prior]:
+    """Of each modality that is adapted and lacks one, the mean of the training speakers."""
+    inputs = checkpoint.model.inputs
+    adapted = [name for name in REFERRED if name in inputs]
+    if not adapted:
+        raise ValueError(
+            f"--adapt recording: {checkpoint.model.name} takes neither landmarks nor blendshapes"
+        )
     used = [record for record in records if record.subset == "training"]
-    tracks = [stores.of(record.key).recording(record.key).landmarks for record in used]
-    return MeanFaces(used, tracks).prior()
+    wanted = [name for name in adapted if name not in checkpoint.priors]
+    return {name: measure_faces(used, stores, name).prior() for name in wanted}
 
 
 def _read_data(

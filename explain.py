@@ -41,7 +41,7 @@ from inference import (
 from media.clip import Clip, ClipConfig, Window, check_hop
 from media.errors import MediaError
 from media.faces import build_detector
-from media.landmarker import build_landmarker
+from media.mesh import build_mesh_reading
 from media.preprocess import preprocess
 from media.recording import stream_clips
 from reports.explanation_figure import (
@@ -147,8 +147,8 @@ class Explainer:
         """
         detector = build_detector(self.config.detector, str(self._device))
         landmarker = None
-        if "landmarks" in self._model.inputs:
-            landmarker = build_landmarker(f"checkpoint {self.checkpoint.source['name']}")
+        if {"landmarks", "blendshapes"} & set(self._model.inputs):
+            landmarker = build_mesh_reading()
         clips = stream_clips(
             media_path, self.config, detector, self.hop_seconds, landmarker=landmarker
         )

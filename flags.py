@@ -21,7 +21,7 @@ from models.backbones import BACKBONES
 from models.cnn_ae_lstm import ENCODERS, VARIANTS
 from models.cnn_temporal import TEMPORAL
 from models.late_fusion import METHODS
-from models.multimodalcnn import FUSIONS
+from models.multimodalcnn import FUSIONS, SEEN
 from models.whisper_encoder import SIZES
 from models.whisper_speech import LAYER_MIXES
 from timeline import TimelineStyle
@@ -179,7 +179,7 @@ class DataOptions:
     )
     adapt: str = option(
         "none",
-        "recording: see landmarks against the speaker's own mean face, as far as it is known",
+        "recording: see landmarks and blendshapes against the speaker's own mean, as far as known",
         ("none", "recording"),
     )
     whole_clips: bool = option(False, "score each record in one piece, not window by window")
@@ -202,9 +202,7 @@ class ModelOptions:
     model: str = option("multimodalcnn", "architecture", list_models())
     fusion: str = option("ia", "of multimodalcnn; late: --model late_fusion", (*FUSIONS, "late"))
     num_heads: int = option(1, "attention heads, where the model has them", least=1)
-    face_model: str = option(
-        "face_cnn", "branch of multimodalcnn that sees", _branches("face", "landmarks")
-    )
+    face_model: str = option("face_cnn", "branch of multimodalcnn that sees", _branches(*SEEN))
     speech_model: str = option(
         "speech_cnn", "branch of multimodalcnn that hears", _branches("speech")
     )
@@ -213,7 +211,9 @@ class ModelOptions:
         "per picture, of cnn_temporal and cnn_ae_lstm",
         tuple(dict.fromkeys((*BACKBONES, *ENCODERS))),
     )
-    temporal: str = option("lstm", "of cnn_temporal: over the pictures", TEMPORAL)
+    temporal: str | None = option(
+        None, "over time, of cnn_temporal; of blendshape_tcn: tcn or mean", TEMPORAL
+    )
     model_variant: str = option("lstm", "of cnn_ae_lstm", VARIANTS)
     bidirectional: bool = option(True, "of cnn_ae_lstm's LSTM")
     noise: float = option(0.1, "of cnn_ae_lstm: deviation of what is added to features", least=0)
@@ -248,11 +248,13 @@ class ModelOptions:
     adapter_rank: int | None = option(
         None, "of whisper_speech: of low-rank adapters on the encoder; default: 0, none", least=0
     )
+    blendshape_width: int = option(64, "channels of blendshape_tcn", least=8)
     recurrent_width: int | None = option(
         None, "of the GRU in each direction, 0 for none; default: the architecture's", least=0
     )
     face_path: str | None = option(None, "late_fusion: checkpoint of the face classifier")
     landmarks_path: str | None = option(None, "late_fusion: of the landmark classifier")
+    blendshapes_path: str | None = option(None, "late_fusion: of the blendshape classifier")
     speech_path: str | None = option(None, "late_fusion: checkpoint of the speech classifier")
 
 
@@ -377,6 +379,9 @@ class InferenceOptions:
     )
     contributions: bool = option(
         False, "fused models: columns of what each modality adds to the winner, and of gates"
+    )
+    face_measures: bool = option(
+        False, "columns of the face's mean blendshapes and the head's yaw, pitch, roll in degrees"
     )
     output: str = option(DEFAULT_OUTPUT, "folder for <name>.csv, .json and .png")
     save_plot: str | None = option(None, "file for the plot of a single recording")

@@ -25,11 +25,11 @@ from calibration import ConformalRule
 from checkpoint import Checkpoint, combine_checkpoints, load_checkpoint, reorder_classes
 from device import pick_device
 from encoded_blocks import EncodedBlocks
-from media.adaptation import Reference, relative_to
+from media.adaptation import REFERRED, KnownFaces, relative_to
+from media.blendshapes import describe_windows
 from media.clip import Clip, ClipConfig, check_hop
 from media.faces import build_detector
-from media.landmarker import Landmarker, build_landmarker
-from media.landmarks import POINTS
+from media.mesh import MeshReading, build_mesh_reading
 from media.preprocess import preprocess
 from media.recording import stream_clips
 from models import find_block_encoder
@@ -69,6 +69,7 @@ class TrainingAlignedInference:
         uncertain: coverage of the sets of classes by which rows are marked uncertain, such as 0.9.
         contributions: tell of each row what each modality adds to the winner's probability, and
             what the gates of the model let through where it has them.
+        face_measures: tell of each row the face's mean blendshapes and the pose of its head.
         adapt: see each face against its own mean so far, in the recording and in earlier ones of
             the same speaker (see `media/adaptation.py`), for checkpoints trained with that.
 
@@ -91,6 +92,7 @@ class TrainingAlignedInference:
         uncertain: float | None = None,
         contributions: bool = False,
         adapt: bool = False,
+        face_measures: bool = False,
     ) -> None:
         self.device = pick_device(device)
         self.checkpoint = load_checkpoint(Path(model_path), num_heads)
@@ -107,12 +109,11 @@ class TrainingAlignedInference:
         check_hop(config.window_seconds, self.hop_seconds)
         self._batch_size = batch_size or DEFAULT_BATCH
         self._rule = None if uncertain is None else pick_rule(self.checkpoint, uncertain)
-        self._adapts = adapt
-        if adapt and self.checkpoint.prior is None:
+        self._adapts, self._face_measures = adapt, face_measures
+        if adapt and not self.checkpoint.priors:
             name = self.checkpoint.source["name"]
             raise ValueError(f"--adapt recording needs a model trained with it, and {name} is not")
-        self._references: dict[int | None, Reference] = {}  # of the faces of a recording
-        self._speakers: dict[str, Reference] = {}  # of all recordings so far
+        self._known = KnownFaces(self.checkpoint.priors)
         self._model = self.checkpoint.model.to(self.device).eval()
         self._blocks = self._encoded_blocks()
         self._weighed: tuple[str, ...] = ()
@@ -121,12 +122,12 @@ class TrainingAlignedInference:
             if hasattr(self._model, "keep_gates"):
                 self._model.keep_gates = True  # type: ignore[assignment]
         self._detector = None
-        self._landmarker: Landmarker | None = None
-        if {"face", "landmarks"} & set(self._model.inputs):
+        self._meshes: MeshReading | None = None
+        if face_measures or {"face", "landmarks", "blendshapes"} & set(self._model.inputs):
             path = None if yunet_path is None else Path(yunet_path)
             self._detector = build_detector(config.detector, str(self.device), path)
-        if "landmarks" in self._model.inputs:
-            self._landmarker = build_landmarker(f"checkpoint {self.checkpoint.source['name']}")
+        if face_measures or {"landmarks", "blendshapes"} & set(self._model.inputs):
+            self._meshes = build_mesh_reading()
 
     def run(
         self,
@@ -147,10 +148,10 @@ class TrainingAlignedInference:
         """
         path = Path(media_path)
         clips = stream_clips(
-            path, self.config, self._detector, self.hop_seconds, progress, self._landmarker
+            path, self.config, self._detector, self.hop_seconds, progress, self._meshes
         )
         rows: list[TimelineRow] = []
-        self._references = {}
+        self._known.start_recording()
         self._blocks = self._encoded_blocks()
         thumbnails = _Thumbnails()
         while batch := list(islice(clips, self._batch_size)):
@@ -194,6 +195,9 @@ class TrainingAlignedInference:
         probabilities = probabilities_of(self.checkpoint, output["logits"])
         uncertain = None if self._rule is None else self._rule.uncertain(probabilities)
         measures = self._measures(inputs, output)
+        if self._face_measures:
+            steps = [(clip.blendshapes, clip.blendshapes_mask) for clip in clips]
+            measures |= describe_windows(steps)
         if self._adapts:
             measures[ADAPTED] = np.array(adapted, dtype=float)
         if self.config.voice_activity:
@@ -217,23 +221,25 @@ class TrainingAlignedInference:
         return rows
 
     def _refer(self, clip: Clip, sample: dict[str, Tensor], speaker: str | None) -> bool:
-        """Landmarks less the face they are seen against; whether that is the person's own."""
-        prior = self.checkpoint.prior
-        if prior is None or "landmarks" not in sample:
-            return False
-        points, mask = sample["landmarks"].numpy(), sample["landmarks_mask"].numpy()
-        if clip.face_id not in self._references and mask.any():
-            reference = Reference(prior)
-            if speaker is not None and not self._references:
-                reference = self._speakers.setdefault(speaker, reference)
-            self._references[clip.face_id] = reference
-        reference = self._references.get(clip.face_id, Reference(prior))
-        if self._adapts and mask.any():
-            new = mask.sum() / self.config.landmark_rate  # windows that overlap share seconds
-            new *= self.hop_seconds / self.config.window_seconds
-            reference.add(points[mask, :POINTS].mean(axis=0), float(new))
-        sample["landmarks"] = torch.from_numpy(relative_to(points, mask, reference.face))
-        return reference.is_adapted
+        """Landmarks and blendshapes less the means that they are seen against.
+
+        Returns:
+            Whether those are all the person's own.
+        """
+        adapted = []
+        for name in REFERRED:
+            if name not in self.checkpoint.priors or name not in sample:
+                continue
+            values, mask = sample[name].numpy(), sample[f"{name}_mask"].numpy()
+            seen = bool(mask.any())
+            reference = self._known.reference(name, clip.face_id, speaker, seen)
+            if self._adapts and seen:
+                new = mask.mean() * self.hop_seconds  # windows that overlap share seconds
+                size = len(reference.prior.face)
+                reference.add(values[mask, :size].mean(axis=0), float(new))
+            sample[name] = torch.from_numpy(relative_to(values, mask, reference.face))
+            adapted.append(reference.is_adapted)
+        return bool(adapted) and all(adapted)
 
     def _measures(
         self, inputs: dict[str, Tensor], output: dict[str, Tensor]
@@ -368,6 +374,7 @@ def _modalities(clip: Clip, inputs: Mapping[str, Tensor]) -> Modalities:
     seen = ("face" in inputs and clip.face_mask.any()) or (
         "landmarks" in inputs and clip.points_mask.any()
     )
+    seen = seen or ("blendshapes" in inputs and clip.blendshapes_mask.any())
     return _MODALITY_NAMES[bool(seen), bool("speech" in inputs and clip.has_speech)]
 
 

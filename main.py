@@ -94,6 +94,7 @@ def _build_engine(options: Options) -> TrainingAlignedInference:
         sample_rate=settings.sample_rate,
         uncertain=settings.uncertain,
         contributions=settings.contributions,
+        face_measures=settings.face_measures,
     )
     _check_fusion(engine.checkpoint, extras.get("fusion"))
     for note in _notes(engine):

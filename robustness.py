@@ -200,7 +200,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _draw(options: argparse.Namespace) -> int:
     engine = TrainingAlignedInference(options.checkpoint, window_seconds=SCENE_SECONDS)
-    if not {"face", "landmarks"} & set(engine.checkpoint.model.inputs):
+    if not {"face", "landmarks", "blendshapes"} & set(engine.checkpoint.model.inputs):
         raise ValueError(f"{options.checkpoint} sees no faces; give one that does")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "scenes.mp4"

@@ -30,6 +30,15 @@ TIME_TOLERANCE = 1e-3  # seconds: what a CSV file can hold
 CLASS_PREFIX, VALUE_PREFIX = "p_", "y_"  # of columns: probabilities, and values of a regression
 CONTRIBUTION_PREFIX, GATE_PREFIX = "contribution_", "gate_"
 SPEECH_FRACTION, ADAPTED = "speech_fraction", "adapted"
+# What further columns of numbers begin with: those, and face measures.
+MEASURES = (
+    CONTRIBUTION_PREFIX,
+    GATE_PREFIX,
+    SPEECH_FRACTION,
+    ADAPTED,
+    "blendshape_",
+    "head_",
+)
 UNCERTAIN = "uncertain"
 LEADING_COLUMNS = (
     "start",
@@ -275,7 +284,7 @@ def _row_from_record(
     measures = {
         name: None if value in (None, "") else _finite(value)
         for name, value in record.items()
-        if _is_measure(name)
+        if name.startswith(MEASURES)
     }
     return TimelineRow(
         start=_finite(record["start"]),
@@ -355,15 +364,9 @@ def _class_columns(header: list[str]) -> dict[str, str]:
     for column in header:
         if column.startswith((CLASS_PREFIX, VALUE_PREFIX)):
             columns[column[2:]] = column
-        elif column != UNCERTAIN and not _is_measure(column):
+        elif column != UNCERTAIN and not column.startswith(MEASURES):
             raise ValueError(f"unknown column '{column}'")
     return columns
-
-
-def _is_measure(column: str) -> bool:
-    """Whether a row keeps a column among its measures."""
-    named = column in (SPEECH_FRACTION, ADAPTED)
-    return named or column.startswith((CONTRIBUTION_PREFIX, GATE_PREFIX))
 
 
 def _timeline_from_json(path: Path) -> Timeline:

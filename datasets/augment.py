@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import torch
 
+from media import blendshapes
 from media.clip import MODALITIES, Clip
 from media.landmarks import MIRRORED, POINTS
 
@@ -23,7 +24,7 @@ class AugmentOptions:
     `log_mel` features do not depend on it.
 
     Args:
-        flip: probability of mirroring the pictures, and apart from them the landmarks.
+        flip: probability of mirroring the pictures, and apart from them landmarks and blendshapes.
         rotate: largest rotation, degrees.
         scale: largest change of size, as a natural logarithm.
         shift: largest shift, as a share of the side.
@@ -235,16 +236,25 @@ def _masked(
     return speech
 
 
-def mirror_landmarks(
+def mirror_face(
     inputs: dict[str, torch.Tensor], probability: float, rng: np.random.Generator
 ) -> dict[str, torch.Tensor]:
-    """The face seen in a mirror: `landmarks` (S, 70, 2) of a sample, head motion too."""
+    """The face seen in a mirror: `landmarks` (S, 70, 2) and `blendshapes` (S, 55) of a sample.
+
+    The motion of the head is mirrored too.
+    """
     if rng.random() >= probability:
         return inputs
-    landmarks = inputs["landmarks"].clone()
-    landmarks[:, :POINTS] = landmarks[:, MIRRORED]
-    landmarks[..., 0] *= -1
-    return {**inputs, "landmarks": landmarks}
+    mirrored = dict(inputs)
+    if "landmarks" in inputs:
+        landmarks = inputs["landmarks"].clone()
+        landmarks[:, :POINTS] = landmarks[:, MIRRORED]
+        landmarks[..., 0] *= -1
+        mirrored["landmarks"] = landmarks
+    if "blendshapes" in inputs:
+        signs = torch.from_numpy(blendshapes.MIRRORED_SIGNS)
+        mirrored["blendshapes"] = inputs["blendshapes"][:, blendshapes.MIRRORED] * signs
+    return mirrored
 
 
 def swap_identity(

@@ -86,7 +86,9 @@ def find_tracks(source: Path, records: Iterable[Record]) -> dict[str, LandmarkTr
             if path.exists():
                 tracks[record.key] = read_openface(path)
     else:
-        raise ValueError(f"--landmarks {source}: give dlib, an .npz archive, or a folder of CSVs")
+        raise ValueError(
+            f"--landmarks {source}: give mesh, dlib, an .npz archive, or a folder of CSVs"
+        )
     if not tracks:
         raise ValueError(f"--landmarks {source} holds no track of any of the records")
     return tracks

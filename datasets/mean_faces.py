@@ -1,4 +1,4 @@
-"""The mean face of each clip and speaker, from the landmarks of prepared records.
+"""The mean face of each clip and speaker, from the landmarks or meshes of prepared records.
 
 What makes a face somebody's own is in its mean; what it says is in how it departs from that. Used
 to put a movement on another training speaker's face, and as the reference of speaker adaptation.
@@ -13,21 +13,24 @@ import numpy as np
 
 from datasets.annotations import Record
 from media.adaptation import Prior, Reference
-from media.landmarks import LandmarkTrack, normalise
+from media.blendshapes import STILL_GAP, MeshTrack
+from media.landmarks import POINTS, LandmarkTrack, normalise
 
 FEW_CLIPS = (3, 25)  # that stand for a speaker in half of the draws: from, to below
 SHARE_FEW, SHARE_NONE = 0.5, 0.1  # of draws with few clips, and with the prior alone
 
 
 class MeanFaces:
-    """Mean normalised points and seconds of face of each record.
+    """Mean normalised points, or blendshapes, and seconds of face of each record.
 
     Args:
         records: of any subset.
-        tracks: landmarks of each, in the same order; empty where there are none.
+        tracks: landmarks, or else meshes, of each, in the same order; empty where there are none.
     """
 
-    def __init__(self, records: Sequence[Record], tracks: Sequence[LandmarkTrack]) -> None:
+    def __init__(
+        self, records: Sequence[Record], tracks: Sequence[LandmarkTrack | MeshTrack]
+    ) -> None:
         self.faces = [
             _mean_face(record, track) for record, track in zip(records, tracks, strict=True)
         ]
@@ -38,7 +41,7 @@ class MeanFaces:
         self._speakers = [record.speaker for record in records]
 
     def by_speaker(self) -> dict[str, np.ndarray]:
-        """(68, 2) of each speaker that has any."""
+        """The mean of each speaker that has any."""
         return {
             speaker: np.mean([self.faces[clip][0] for clip in clips], axis=0)
             for speaker, clips in self._clips.items()
@@ -47,16 +50,22 @@ class MeanFaces:
     def prior(self) -> Prior:
         """Where the reference of somebody new starts: the mean of the speakers here.
 
+        Of blendshapes without any speaker, as of stills, it is the mean of the records.
+
         Raises:
-            ValueError: no record has both landmarks and a speaker.
+            ValueError: no record has what it takes.
         """
-        means = self.by_speaker()
+        means = list(self.by_speaker().values())
         if not means:
-            raise ValueError("speaker adaptation needs records with landmarks and a speaker")
-        return Prior(np.mean(list(means.values()), axis=0))
+            means = [face for face, seconds in self.faces if seconds > 0 and face.ndim == 1]
+        if not means:
+            raise ValueError(
+                "speaker adaptation needs records with landmarks and a speaker, or with blendshapes"
+            )
+        return Prior(np.mean(means, axis=0))
 
     def drawn(self, index: int, prior: Prior, rng: np.random.Generator) -> np.ndarray:
-        """(68, 2): a reference as it may stand in a recording: few clips, many, or none yet."""
+        """A reference as it may stand in a recording: few clips, many, or none yet."""
         clips = self._clips.get(self._speakers[index], [])
         reference = Reference(prior)
         if not clips or rng.random() < SHARE_NONE:
@@ -69,7 +78,7 @@ class MeanFaces:
         return reference.face
 
     def running(self, prior: Prior, seed: int) -> list[np.ndarray]:
-        """(68, 2) for each record: what is known of its speaker once it has been seen itself.
+        """For each record, what is known of its speaker once it has been seen itself.
 
         Clips of a speaker come in an order drawn by seed, since a corpus lists them by emotion.
         """
@@ -83,12 +92,24 @@ class MeanFaces:
         return found
 
 
-def _mean_face(record: Record, track: LandmarkTrack) -> tuple[np.ndarray, float]:
-    """Mean points over a record, and how many seconds of face went into it."""
+def _mean_face(record: Record, track: LandmarkTrack | MeshTrack) -> tuple[np.ndarray, float]:
+    """Mean values over a record, and how many seconds of face went into it."""
     end = np.inf if record.end is None else record.end
     inside = track.keep((track.times >= record.start) & (track.times < end))
+    if isinstance(inside, MeshTrack):
+        return _mean_blendshapes(inside)
     if len(inside.times) < 2:
-        return np.zeros_like(inside.points, shape=inside.points.shape[1:]), 0.0
+        return np.zeros((POINTS, 2), inside.points.dtype), 0.0
     points = normalise(inside.points, np.ones(len(inside.times), dtype=bool))
     step = float(np.median(np.diff(inside.times)))
-    return points[:, : inside.points.shape[1]].mean(axis=0), step * len(points)
+    return points[:, :POINTS].mean(axis=0), step * len(points)
+
+
+def _mean_blendshapes(track: MeshTrack) -> tuple[np.ndarray, float]:
+    """Of one record. A still weighs as much as a second."""
+    values = track.values
+    if not len(values):
+        return np.zeros(values.shape[1], np.float32), 0.0
+    if len(values) == 1:
+        return values[0], 1.0 if track.max_gap >= STILL_GAP else 0.0
+    return values.mean(axis=0), float(np.median(np.diff(track.times))) * len(values)

@@ -30,7 +30,7 @@ from datasets.corpus_flags import add_corpus_flags, read_corpus_flags
 from datasets.sources import Source, SourceLedger, read_source_hash
 from datasets.split_flags import add_split_flags, split_records
 from datasets.splits import check_speakers, without_speakers
-from datasets.store import ClipStore, StoreWriter, lacks_landmarks
+from datasets.store import ClipStore, StoreWriter, lacks
 from datasets.talking import load_landmarker, write_talking
 from media.clip import ClipConfig, Recording
 from media.errors import MediaError
@@ -39,19 +39,22 @@ from media.landmarks import LandmarkTrack
 if TYPE_CHECKING:
     from media.faces import Detector
     from media.landmarker import Landmarker
+    from media.mesh import MeshReading
 
 STORE_NAME = "clips"
+DLIB, MESH = "dlib", "mesh"  # what finds landmarks
 
 Decoded = tuple[str, Recording | str, Source | None]  # key, recording or reason, what it came from
 
 
 def read_source(
-    record: Record, config: ClipConfig, detector_name: str, points: bool = False
+    record: Record, config: ClipConfig, detector_name: str, points: str = "", mesh: bool = False
 ) -> Recording:
     """The recording of a record, whose pictures and sound may lie in two files.
 
     Args:
-        points: look for landmarks too. Saved face pictures (`.npy`) have none.
+        points: `dlib` or `mesh`: by what landmarks are found; empty for none.
+        mesh: read blendshapes too. Saved face pictures (`.npy`) have neither.
 
     Raises:
         MediaError: a file cannot be used.
@@ -62,7 +65,7 @@ def read_source(
     if record.video.endswith(".npy"):
         recording = _read_legacy_faces(Path(record.video), record, config)
     elif record.video:
-        landmarker = _landmarker() if points else None
+        landmarker = _landmarker(points, mesh, detector_name == "whole")
         detector = _detector(detector_name)
         recording = read_recording(Path(record.video), config, detector, landmarker=landmarker)
         recording = _limit_pictures(recording, record)
@@ -87,11 +90,14 @@ def _detector(name: str) -> Detector:
     return build_detector(name)
 
 
-@lru_cache(maxsize=1)
-def _landmarker() -> Landmarker:
+@lru_cache(maxsize=2)
+def _landmarker(points: str, mesh: bool, filled: bool) -> Landmarker | MeshReading | None:
+    """What is looked for in faces; `filled` tells that they fill their pictures."""
     from media.landmarker import build_landmarker
+    from media.mesh import build_mesh_reading
 
-    return build_landmarker("--landmarks dlib")
+    dlib = build_landmarker("--landmarks dlib") if points == DLIB else None
+    return build_mesh_reading(filled, dlib) if mesh or points == MESH else dlib
 
 
 def _read_legacy_faces(path: Path, record: Record, config: ClipConfig) -> Recording:
@@ -129,12 +135,14 @@ class Finding:
     Args:
         detector: where pictures need another than the configuration names (`whole` for corpora of
             cropped faces).
-        points: look for the 68 points of each face.
+        points: `dlib` or `mesh`: by what the 68 points of each face are found; empty for none.
+        mesh: read each face's blendshapes.
         tracks: landmarks by record key that were found elsewhere.
     """
 
     detector: str | None = None
-    points: bool = False
+    points: str = ""
+    mesh: bool = False
     tracks: Mapping[str, LandmarkTrack] = field(default_factory=dict)
 
 
@@ -166,7 +174,7 @@ def prepare_records(
     failures: dict[str, str] = {}
     finding = finding or Finding()
     detector = finding.detector or config.detector
-    work = partial(_decode, config=config, detector_name=detector, points=finding.points)
+    work = partial(_decode, config=config, detector_name=detector, finding=finding)
     with StoreWriter(folder, config) as writer:
         ledger = SourceLedger(folder)
         wanted = _list_wanted(records, writer.keys, ledger)
@@ -201,9 +209,10 @@ def _add_hash(record: Record, ledger: SourceLedger) -> None:
         ledger.add(read_source_hash(record))
 
 
-def _decode(record: Record, config: ClipConfig, detector_name: str, points: bool) -> Decoded:
+def _decode(record: Record, config: ClipConfig, detector_name: str, finding: Finding) -> Decoded:
     try:
-        recording = _with_voice(read_source(record, config, detector_name, points), config)
+        recording = read_source(record, config, detector_name, finding.points, finding.mesh)
+        recording = _with_voice(recording, config)
         return record.key, recording, read_source_hash(record)
     except (MediaError, OSError) as error:
         return record.key, str(error), None
@@ -242,12 +251,15 @@ def prepare(options: argparse.Namespace) -> int:
         face_margin=options.face_margin,
         detector_stride=options.detector_stride,
         sample_rate=options.sample_rate,
+        mesh_rate=options.mesh_rate,
     )
     detector = "whole" if CORPORA[options.corpus].cropped_faces else options.detector
     workers, folder = options.workers, out / STORE_NAME
-    finding = Finding(detector, options.landmarks == "dlib", _known_tracks(options, records))
-    if options.landmarks and lacks_landmarks(folder):
-        raise ValueError(f"{folder} was prepared without landmarks: prepare into another --out")
+    points = options.landmarks if options.landmarks in (DLIB, MESH) else ""
+    finding = Finding(detector, points, options.mesh, _known_tracks(options, records))
+    for name, wanted in (("landmarks", options.landmarks), ("blendshapes", options.mesh)):
+        if wanted and lacks(folder, name):
+            raise ValueError(f"{folder} was prepared without {name}: prepare into another --out")
     prepare_all = partial(
         prepare_records, folder=folder, config=config, finding=finding, workers=workers
     )
@@ -280,8 +292,8 @@ def _known_tracks(
     options: argparse.Namespace, records: list[Record]
 ) -> Mapping[str, LandmarkTrack]:
     """Landmarks found elsewhere, by record key."""
-    if options.landmarks == "dlib":
-        _landmarker()  # says at once what is missing; workers would say it for each file
+    if options.landmarks in (DLIB, MESH):
+        _landmarker(options.landmarks, options.mesh, False)  # says now what is missing, and once
         return {}
     return _find_tracks(Path(options.landmarks), records) if options.landmarks else {}
 
@@ -339,8 +351,10 @@ def parse_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add(
         "--landmarks",
         metavar="SOURCE",
-        help="68 points: `dlib` finds them; or RAVDESS's .npz, or a folder of OpenFace's CSVs",
+        help="68 points: `mesh` or `dlib` finds them; or RAVDESS's .npz, or OpenFace's CSVs",
     )
+    add("--mesh", action="store_true", help="blendshapes and head pose, by MediaPipe's face mesh")
+    add("--mesh_rate", type=float, default=default.mesh_rate, help="meshes a second")
     add("--ray", metavar="ADDRESS", help="decode on this Ray cluster; `local` starts one")
     add_corpus_flags(parser)
     add_split_flags(parser)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +17,19 @@ from datasets.augment import (
     AugmentOptions,
     augment_clip,
     mask_spectrogram,
-    mirror_landmarks,
+    mirror_face,
     swap_identity,
 )
 from datasets.labels import place
 from datasets.mean_faces import MeanFaces
 from datasets.store import ClipStore, lacks_voice
 from datasets.targets import target_of
-from media.adaptation import Prior, relative_to
+from media.adaptation import REFERRED, Prior, relative_to
 from media.clip import SOUND_FIELDS, STORED, Clip, ClipConfig, Window, tile_windows
 from media.preprocess import preprocess
 
 MODALITY_ARRAYS = {"face": "faces", "landmarks": "landmarks", "speech": "waveform"}
+MODALITY_ARRAYS |= {"blendshapes": "blendshapes"}
 
 
 class StoreSet:
@@ -66,7 +67,7 @@ class StoreSet:
         raise KeyError(key)
 
     def has(self, key: str, modality: str) -> bool:
-        """Whether a recording has any `face`, `landmarks` or `speech`."""
+        """Whether a recording has any `face`, `landmarks`, `blendshapes` or `speech`."""
         return self.of(key).count(key, MODALITY_ARRAYS[modality]) > 0
 
 
@@ -78,7 +79,8 @@ class SampleOptions:
         train: one randomly placed window a record, with `augment`; else all windows of each.
         whole: in place of windows, each record in one piece; samples then differ in length.
         augment: changes in training, None for none.
-        prior: of landmark models with speaker adaptation: the face that stands for somebody new.
+        priors: of models with speaker adaptation, by modality: the mean that stands for somebody
+            new.
         adapt: in scoring, learn each speaker's own face as the records go by.
         lenders: where a record lacks a modality that the model takes, one of these of the same
             label and subset lends its own, drawn anew for each sample in training.
@@ -91,7 +93,7 @@ class SampleOptions:
     train: bool = False
     whole: bool = False
     augment: AugmentOptions | None = None
-    prior: Prior | None = None
+    priors: Mapping[str, Prior] = field(default_factory=dict)
     adapt: bool = False
     lenders: Sequence[Record] = ()
     seed: int = 1
@@ -145,7 +147,8 @@ class ClipDataset(Dataset[dict[str, Any]]):
         self._lenders = self._group_lenders()
         self._items = self._list_items()
         self._mean_faces = self._measure_faces()
-        self._by_speaker = self._mean_faces.by_speaker() if self._mean_faces else {}
+        landmarks = self._mean_faces.get("landmarks")
+        self._by_speaker = landmarks.by_speaker() if landmarks else {}
         self._references = self._running_references()
 
     def set_epoch(self, epoch: int) -> None:
@@ -208,7 +211,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
         if "speech" in modalities and clip.has_speech:
             inputs = mask_spectrogram(inputs, augment, rng)
         known = record.speaker in self._by_speaker
-        if "landmarks" in inputs and known and self._options.prior is None:
+        if "landmarks" in inputs and known and "landmarks" not in self._options.priors:
             inputs = swap_identity(inputs, record.speaker, self._by_speaker, augment.swap, rng)
         return inputs
 
@@ -216,48 +219,52 @@ class ClipDataset(Dataset[dict[str, Any]]):
     def _whole(self) -> bool:
         return self._options.whole and not self._options.train
 
-    def _measure_faces(self) -> MeanFaces | None:
-        """Mean faces of the records, where they are swapped or the reference of adaptation."""
+    def _measure_faces(self) -> dict[str, MeanFaces]:
+        """Mean faces of the records by modality, where swapped or the reference of adaptation."""
         options = self._options
+        wanted = {name for name in options.priors if name in self._modalities}
         swaps = options.train and options.augment is not None and options.augment.swap > 0
-        if "landmarks" not in self._modalities or not (swaps or options.prior):
-            return None
-        tracks = [
-            self._stores.of(record.key).recording(record.key).landmarks for record in self.records
-        ]
-        return MeanFaces(self.records, tracks)
+        if swaps and "landmarks" in self._modalities:
+            wanted.add("landmarks")
+        return {name: measure_faces(self.records, self._stores, name) for name in sorted(wanted)}
 
-    def _running_references(self) -> list[np.ndarray]:
+    def _running_references(self) -> dict[str, list[np.ndarray]]:
         """For each record what its face is seen against in scoring; nothing without adaptation."""
         options = self._options
-        if options.prior is None or options.train or self._mean_faces is None:
-            return []
-        if not options.adapt:
-            return [options.prior.face for _ in self.records]
-        return self._mean_faces.running(options.prior, options.seed)
+        if options.train:
+            return {}
+        return {
+            name: self._mean_faces[name].running(prior, options.seed)
+            if options.adapt
+            else [prior.face] * len(self.records)
+            for name, prior in options.priors.items()
+            if name in self._mean_faces
+        }
 
     def _refer(
         self, inputs: dict[str, torch.Tensor], index: int, rng: np.random.Generator
     ) -> dict[str, torch.Tensor]:
-        """The landmarks less the face that they are seen against."""
-        prior = self._options.prior
-        if prior is None or self._mean_faces is None or "landmarks" not in inputs:
-            return inputs
-        if self._options.train:
-            face = self._mean_faces.drawn(index, prior, rng)
-        else:
-            face = self._references[index]
-        points, mask = inputs["landmarks"].numpy(), inputs["landmarks_mask"].numpy()
-        return {**inputs, "landmarks": torch.from_numpy(relative_to(points, mask, face))}
+        """Landmarks and blendshapes less the mean that they are seen against."""
+        referred = dict(inputs)
+        for name, prior in self._options.priors.items():
+            if name not in inputs:
+                continue
+            if self._options.train:
+                face = self._mean_faces[name].drawn(index, prior, rng)
+            else:
+                face = self._references[name][index]
+            values, mask = inputs[name].numpy(), inputs[f"{name}_mask"].numpy()
+            referred[name] = torch.from_numpy(relative_to(values, mask, face))
+        return referred
 
     def _mirror(
         self, inputs: dict[str, torch.Tensor], rng: np.random.Generator
     ) -> dict[str, torch.Tensor]:
         """After the reference was taken away, which is of the face as it is."""
         augment = self._options.augment if self._options.train else None
-        if augment is None or "landmarks" not in inputs:
+        if augment is None or not set(REFERRED) & set(inputs):
             return inputs
-        return mirror_landmarks(inputs, augment.flip, rng)
+        return mirror_face(inputs, augment.flip, rng)
 
     def _list_items(self) -> list[tuple[int, Window | None]]:
         if self._options.train:
@@ -320,11 +327,21 @@ class ClipDataset(Dataset[dict[str, Any]]):
             return replace(clip, **{name: getattr(other, name) for name in SOUND_FIELDS})
         if modality == "landmarks":
             return replace(clip, points=other.points, points_mask=other.points_mask)
+        if modality == "blendshapes":
+            values, known = other.blendshapes, other.blendshapes_mask
+            return replace(clip, blendshapes=values, blendshapes_mask=known)
         faces, mask = other.faces, other.face_mask
         if self._stores.of(lender.key).count(lender.key, "faces") == 1:
             faces = np.repeat(faces[mask.argmax()][None], len(faces), axis=0)
             mask = np.ones_like(mask)
         return replace(clip, faces=faces, face_mask=mask, face_id=other.face_id)
+
+
+def measure_faces(records: Sequence[Record], stores: StoreSet, modality: str) -> MeanFaces:
+    """Mean faces of prepared records, of their `landmarks` or `blendshapes`."""
+    name = {"landmarks": "landmarks", "blendshapes": "meshes"}[modality]
+    tracks = [getattr(stores.of(record.key).recording(record.key), name) for record in records]
+    return MeanFaces(records, tracks)
 
 
 def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:

@@ -17,24 +17,34 @@ from typing import Any
 import numpy as np
 
 from files import write_json
+from media.blendshapes import BLENDSHAPES, POSE, MeshTrack
 from media.clip import STORED, ClipConfig, Recording
-from media.landmarks import POINTS, LandmarkTrack
-from media.voice_track import VoiceTrack
+from media.landmarks import MAX_GAP, POINTS, LandmarkTrack
 
 VERSION = 1
 _FILES = {"faces": np.uint8, "face_times": np.float64, "face_ids": np.int32}
 _FILES |= {"picture_times": np.float64, "waveform": np.int16}
 _FILES |= {"landmarks": np.float32, "landmark_times": np.float64, "landmark_ids": np.int32}
 _FILES |= {"voice": np.float16}
+_FILES |= {"blendshapes": np.float32, "head_poses": np.float32, "mesh_presence": np.float32}
+_FILES |= {"mesh_times": np.float64, "mesh_ids": np.int32}
+# A recording's attributes and theirs that the files of a track hold, where the names differ.
+_POINTS = {"landmarks": "points", "landmark_times": "times", "landmark_ids": "ids"}
+_MESHES = {"blendshapes": "blendshapes", "head_poses": "head_poses"}
+_MESHES |= {"mesh_presence": "presence", "mesh_times": "times", "mesh_ids": "ids"}
 
 
 @dataclass(frozen=True)
 class _Entry:
-    """An index line: where in each data file, counted in its items, a recording lies."""
+    """An index line: where in each data file, counted in its items, a recording lies.
+
+    `gaps` are the `max_gap` of its tracks.
+    """
 
     key: str
     duration: float
     spans: dict[str, tuple[int, int]]  # name -> offset, count
+    gaps: dict[str, float]
 
 
 class StoreWriter:
@@ -69,7 +79,9 @@ class StoreWriter:
             self._data[name].flush()
             spans[name] = (self._ends[name], len(values))
             self._ends[name] += len(values)
-        line = json.dumps({"key": key, "duration": recording.duration, "spans": spans})
+        gaps = {"landmarks": recording.landmarks.max_gap, "meshes": recording.meshes.max_gap}
+        entry = {"key": key, "duration": recording.duration, "spans": spans, "gaps": gaps}
+        line = json.dumps(entry)
         self._index.write(line.encode() + b"\n")
         self._index.flush()
         self.keys.add(key)
@@ -113,20 +125,20 @@ class ClipStore:
         for name in _FILES:
             offset, count = entry.spans.get(name, (0, 0))
             parts[name] = self._arrays[name][offset : offset + count]
-        track = LandmarkTrack(
-            parts.pop("landmarks"), parts.pop("landmark_times"), parts.pop("landmark_ids")
-        )
+        points = {part: parts.pop(name) for name, part in _POINTS.items()}
+        meshes = {part: parts.pop(name) for name, part in _MESHES.items()}
         voice = VoiceTrack(parts.pop("voice"))
         return Recording(
             path=Path(key.strip("|")),
             duration=entry.duration,
-            landmarks=track,
+            landmarks=LandmarkTrack(**points, max_gap=entry.gaps.get("landmarks", MAX_GAP)),
+            meshes=MeshTrack(**meshes, max_gap=entry.gaps.get("meshes", 0.0)),
             voice=voice if "voice" in entry.spans else None,  # older stores do not know
             **parts,
         )
 
     def count(self, key: str, name: str) -> int:
-        """How many `faces`, `landmarks` or samples of `waveform` a recording has."""
+        """How many `faces`, `landmarks`, `blendshapes` or samples of `waveform` a recording has."""
         return self._entries[key].spans.get(name, (0, 0))[1]
 
     def _map(self, name: str, length: int) -> np.ndarray:
@@ -138,15 +150,21 @@ class ClipStore:
 
 def _arrays_of(recording: Recording) -> dict[str, np.ndarray]:
     """What a store keeps of a recording, by the name of its data file."""
-    track = recording.landmarks
-    points = {"landmarks": track.points, "landmark_times": track.times, "landmark_ids": track.ids}
-    arrays = {} if recording.voice is None else {"voice": recording.voice.probabilities}
-    names = [name for name in _FILES if name not in points and name != "voice"]
-    return arrays | points | {name: getattr(recording, name) for name in names}
+    tracks = {name: getattr(recording.landmarks, part) for name, part in _POINTS.items()}
+    tracks |= {name: getattr(recording.meshes, part) for name, part in _MESHES.items()}
+    if recording.voice is not None:
+        tracks["voice"] = recording.voice.probabilities
+    names = [name for name in _FILES if name in tracks or name != "voice"]
+    return {name: tracks[name] if name in tracks else getattr(recording, name) for name in names}
 
 
 def _item_shape(name: str, config: ClipConfig) -> tuple[int, ...]:
-    shapes = {"faces": (config.face_size, config.face_size, 3), "landmarks": (POINTS, 2)}
+    shapes: dict[str, tuple[int, ...]] = {
+        "faces": (config.face_size, config.face_size, 3),
+        "landmarks": (POINTS, 2),
+        "blendshapes": (len(BLENDSHAPES),),
+        "head_poses": (len(POSE),),
+    }
     return shapes.get(name, ())
 
 
@@ -177,10 +195,10 @@ def check_config(folder: Path, config: ClipConfig) -> None:
         raise ValueError(f"store {folder}: {differences[0]}; prepare into another folder")
 
 
-def lacks_landmarks(folder: Path) -> bool:
-    """Whether there is a store that holds recordings, but landmarks of none."""
+def lacks(folder: Path, name: str) -> bool:
+    """Whether there is a store of recordings that all lack `landmarks`, say, or `blendshapes`."""
     entries, _ = _read_index(folder)
-    return bool(entries) and not _ends(entries)["landmarks"]
+    return bool(entries) and not _ends(entries)[name]
 
 
 def lacks_voice(folder: Path) -> bool:
@@ -198,7 +216,8 @@ def _read_index(folder: Path) -> tuple[list[_Entry], int]:
             break
         values = json.loads(line)
         spans = {name: (span[0], span[1]) for name, span in values["spans"].items()}
-        entries.append(_Entry(values["key"], values["duration"], spans))
+        gaps = values.get("gaps", {})
+        entries.append(_Entry(values["key"], values["duration"], spans, gaps))
         length += len(line)
     return entries, length
 

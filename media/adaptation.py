@@ -1,4 +1,4 @@
-"""A speaker's own face as the reference that expressions are seen against, without labels.
+"""A speaker's own mean as the reference that expressions are seen against, without labels.
 
 People's faces differ at rest as much as by expression. What a face does is clearer once its own
 mean is taken away. The mean is learned as the recording goes on, from what has been seen of the
@@ -10,14 +10,18 @@ becomes the reference and reads as neutral.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from media.blendshapes import VALUES
 from media.landmarks import POINTS
 
 LEAST_SECONDS = 5.0  # of a face, before which rows do not count as adapted
+# Modalities that are seen against a person's mean, and the shape of that.
+REFERRED = {"landmarks": (POINTS, 2), "blendshapes": (VALUES,)}
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,7 @@ class Prior:
     """Where a reference starts.
 
     Args:
-        face: (68, 2) mean of normalised points over the training speakers.
+        face: mean over the training speakers: (68, 2) of normalised points, (55,) of blendshapes.
         seconds: how much of a speaker weighs as much as it.
     """
 
@@ -48,8 +52,9 @@ class Prior:
             seconds = float(values["seconds"])
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"no prior of face and seconds: {error}") from error
-        if face.shape != (POINTS, 2):
-            raise ValueError(f"a mean face of shape {face.shape}, not ({POINTS}, 2)")
+        if face.shape not in REFERRED.values():
+            told = " or ".join(map(str, REFERRED.values()))
+            raise ValueError(f"a mean face of shape {face.shape}, not {told}")
         return Prior(face, seconds)
 
 
@@ -64,16 +69,16 @@ class Reference:
 
     prior: Prior
     seconds: float = 0.0
-    _total: np.ndarray = field(default_factory=lambda: np.zeros((POINTS, 2)))
+    _total: np.ndarray | float = 0.0
 
     def add(self, mean_face: np.ndarray, seconds: float) -> None:
-        """Take in the (68, 2) mean of so many seconds of normalised points."""
+        """Take in the mean, of the prior's shape, of so many seconds."""
         self._total = self._total + mean_face * seconds
         self.seconds += seconds
 
     @property
     def face(self) -> np.ndarray:
-        """(68, 2): the prior, or with enough evidence both, each by its weight in seconds."""
+        """The prior, or with enough evidence both, each by its weight in seconds."""
         if not self.is_adapted:
             return self.prior.face
         weight = self.prior.seconds
@@ -85,8 +90,51 @@ class Reference:
         return self.seconds >= LEAST_SECONDS
 
 
-def relative_to(landmarks: np.ndarray, mask: np.ndarray, face: np.ndarray) -> np.ndarray:
-    """(S, 70, 2) normalised points less a (68, 2) face, where `mask` (S,) says there are any."""
-    out = landmarks.copy()
-    out[mask, :POINTS] -= face.astype(np.float32)
+def relative_to(values: np.ndarray, mask: np.ndarray, face: np.ndarray) -> np.ndarray:
+    """Values of steps less a mean face, where `mask` (S,) says there are any.
+
+    Args:
+        values: (S, 70, 2) normalised points, or (S, 55) blendshapes and head pose.
+        mask: (S,) bool.
+        face: (68, 2), so that the motion of the head stays; or (55,).
+    """
+    out = values.copy()
+    out[mask, : len(face)] -= face.astype(np.float32)
     return out
+
+
+class KnownFaces:
+    """What is known of the faces of a recording, and of speakers over several.
+
+    Args:
+        priors: where references start, by modality.
+    """
+
+    def __init__(self, priors: Mapping[str, Prior]) -> None:
+        self._priors = priors
+        self._faces: dict[tuple[str, int | None], Reference] = {}
+        self._speakers: dict[tuple[str, str], Reference] = {}
+
+    def start_recording(self) -> None:
+        """Faces are others' from here on; what is known of speakers stays."""
+        self._faces = {}
+
+    def reference(
+        self, modality: str, face_id: int | None, speaker: str | None, seen: bool
+    ) -> Reference:
+        """Of one face; the first that is seen in a recording is the speaker's, where one is named.
+
+        Args:
+            modality: one of `priors`.
+            face_id: whose, None for nobody.
+            speaker: whose recording it is.
+            seen: whether there is any of the face now; otherwise it is not noted.
+        """
+        key = (modality, face_id)
+        if key not in self._faces and seen:
+            reference = Reference(self._priors[modality])
+            known = any(name == modality for name, _ in self._faces)
+            if speaker is not None and not known:
+                reference = self._speakers.setdefault((modality, speaker), reference)
+            self._faces[key] = reference
+        return self._faces.get(key, Reference(self._priors[modality]))

@@ -14,11 +14,13 @@ from typing import Any, Literal
 
 import numpy as np
 
+from media.blendshapes import MeshTrack, empty_meshes
 from media.landmarks import LandmarkTrack, empty_track, sample_track
+from media.picking import even_slots, last_at_rate
 from media.sound import cut_sound
 from media.voice_track import LEAST_SPEECH, SPREAD, VoiceTrack
 
-MODALITIES = ("face", "landmarks", "speech")
+MODALITIES = ("face", "landmarks", "blendshapes", "speech")
 PictureChoice = Literal["last", "even"]
 Colour = Literal["rgb", "bgr", "grey"]
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -47,6 +49,7 @@ class ClipConfig:
         detector_side: longer side of the reduced picture that the detector sees, in pixels.
         detector_stride: the detector looks at every k-th picture.
         landmark_rate: steps per second of the 68 points.
+        mesh_rate: face meshes per second that are read, and steps per second of blendshapes.
         sample_rate: of the mono sound, in Hz.
         speech_feature: `log_mel`, `mfcc` as librosa's defaults give it, or `whisper_mel` as
             Whisper's encoder takes it.
@@ -76,6 +79,7 @@ class ClipConfig:
     detector_side: int = 320
     detector_stride: int = 5
     landmark_rate: float = 30.0
+    mesh_rate: float = 10.0
     sample_rate: int = 16000
     speech_feature: Literal["log_mel", "mfcc", "whisper_mel"] = "log_mel"
     n_fft: int = 512
@@ -98,6 +102,7 @@ class ClipConfig:
             "picture_rate",
             "detector_side",
             "detector_stride",
+            "mesh_rate",
         )
         for name in positive:
             if getattr(self, name) <= 0:
@@ -170,6 +175,11 @@ class ClipConfig:
         """Steps of landmarks in a window (S)."""
         return max(1, round(self.window_seconds * self.landmark_rate))
 
+    @property
+    def mesh_steps(self) -> int:
+        """Steps of blendshapes in a window (S)."""
+        return max(1, round(self.window_seconds * self.mesh_rate))
+
     def over(self, seconds: float) -> ClipConfig:
         """The same for windows of another length, with as many pictures a second."""
         pictures = max(1, round(self.pictures * seconds / self.window_seconds))
@@ -203,9 +213,13 @@ class ClipConfig:
 
 
 # What a store of prepared clips has baked in, and what each modality's encoder was trained on.
-STORED = ("face_size", "face_margin", "detector", "detector_side", "detector_stride", "sample_rate")
+STORED = (
+    *("face_size", "face_margin", "detector", "detector_side", "detector_stride"),
+    *("mesh_rate", "sample_rate"),
+)
 FACE = ("face_size", "face_margin", "colour", "face_mean", "face_std")
 LANDMARKS = ("landmark_rate",)
+BLENDSHAPES = ("mesh_rate",)
 SPEECH = (
     "sample_rate",
     "speech_feature",
@@ -221,7 +235,7 @@ SPEECH = (
 )
 
 # What each modality's encoder depends on.
-ENTRIES = {"face": FACE, "landmarks": LANDMARKS, "speech": SPEECH}
+ENTRIES = {"face": FACE, "landmarks": LANDMARKS, "blendshapes": BLENDSHAPES, "speech": SPEECH}
 
 # Preprocessing of the checkpoints published with Chumachenko et al., ICPR 2022: 15 pictures spread
 # over 3.6 s, 224 px, blue first, divided by 255; ten MFCCs of sound at 22050 Hz.
@@ -298,6 +312,8 @@ class Clip:
         face_share: share of the window's pictures that show this face, 0 to 1.
         points: (S, 68, 2) float32 landmarks in pixels, zeros where `points_mask` is false.
         points_mask: (S,) bool.
+        blendshapes: (S', 55) float32 scores and head pose; zeros where `blendshapes_mask` is false.
+        blendshapes_mask: (S',) bool.
         waveform: (context + N + context,) float32 in [-1, 1], zeros outside the recording; N
             samples of the window, or of `ClipConfig.speech_blocks` blocks (see `media/sound.py`).
         sound_samples: how many of the N are recognised: those in the window, the rest being
@@ -318,6 +334,8 @@ class Clip:
     face_share: float
     points: np.ndarray
     points_mask: np.ndarray
+    blendshapes: np.ndarray
+    blendshapes_mask: np.ndarray
     waveform: np.ndarray
     sound_samples: int
     has_speech: bool
@@ -364,6 +382,7 @@ class Recording:
         face_ids: (P,) identity of each.
         picture_times: (Q,) presentation times of all pictures, with and without a face.
         landmarks: points of a face over time, empty where none were looked for.
+        meshes: blendshapes and head pose of a face over time, likewise.
         sound_start: index, counted from time 0, of the first sample in `waveform`.
         voice: where the sound holds speech, None where that was not looked for.
     """
@@ -376,6 +395,7 @@ class Recording:
     face_ids: np.ndarray
     picture_times: np.ndarray
     landmarks: LandmarkTrack = field(default_factory=empty_track)
+    meshes: MeshTrack = field(default_factory=empty_meshes)
     sound_start: int = 0
     voice: VoiceTrack | None = None
 
@@ -387,6 +407,7 @@ class Recording:
         chosen = np.flatnonzero(inside)[self.face_ids[inside] == face_id] if inside.any() else []
         faces, mask = self._pick_faces(np.asarray(chosen, dtype=int), window, config)
         points, points_mask = self._sample_points(face_id, window, config)
+        blendshapes, blendshapes_mask = self._sample_meshes(face_id, window, config)
         sound = cut_sound(self.waveform, self.sound_start, window, config)
         voice = self._cut_voice(window, config)
         fraction = None if voice is None else _speech_fraction(voice, window, config)
@@ -398,6 +419,8 @@ class Recording:
             face_share=min(1.0, len(chosen) / shown) if shown else 0.0,
             points=points,
             points_mask=points_mask,
+            blendshapes=blendshapes,
+            blendshapes_mask=blendshapes_mask,
             waveform=sound.waveform,
             sound_samples=sound.samples,
             has_speech=sound.audible and _is_spoken(fraction, window),
@@ -413,10 +436,10 @@ class Recording:
         shape = (config.pictures, config.face_size, config.face_size, 3)
         faces, mask = np.zeros(shape, dtype=np.uint8), np.zeros(config.pictures, dtype=bool)
         if config.picture_choice == "last":
-            chosen = _last_at_rate(chosen, self.face_times, config)
+            chosen = last_at_rate(chosen, self.face_times, config)
             slots = np.arange(len(chosen))
         else:
-            chosen, slots = _even_slots(chosen, self.face_times, window, config)
+            chosen, slots = even_slots(chosen, self.face_times, window, config)
         faces[slots], mask[slots] = self.faces[chosen], True
         return faces, mask
 
@@ -425,10 +448,14 @@ class Recording:
     ) -> tuple[np.ndarray, np.ndarray]:
         """The followed face's points at even steps; those past a short window's end are missing."""
         times = window.start + (np.arange(config.landmark_steps) + 0.5) / config.landmark_rate
-        points, known = sample_track(self.landmarks.of(face_id), times)
-        known &= times < window.end
-        points[~known] = 0.0
-        return points, known
+        return _cut_short(*sample_track(self.landmarks.of(face_id), times), times < window.end)
+
+    def _sample_meshes(
+        self, face_id: int | None, window: Window, config: ClipConfig
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The same of the followed face's blendshapes and head pose."""
+        times = window.start + (np.arange(config.mesh_steps) + 0.5) / config.mesh_rate
+        return _cut_short(*self.meshes.of(face_id).sample(times), times < window.end)
 
     def _cut_voice(self, window: Window, config: ClipConfig) -> VoiceTrack | None:
         """What `voiced_at` may ask for at any time of the clip's waveform."""
@@ -437,6 +464,15 @@ class Recording:
         reach = config.speech_context_seconds + config.speech_context / config.sample_rate
         reach += SPREAD
         return self.voice.between(window.start - reach, window.end + reach).seen_from(window.start)
+
+
+def _cut_short(
+    values: np.ndarray, known: np.ndarray, inside: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Values at steps and where they are known, without those that lie outside."""
+    known = known & inside
+    values[~known] = 0.0
+    return values, known
 
 
 def _between(times: np.ndarray, window: Window) -> np.ndarray:
@@ -449,31 +485,6 @@ def _followed_identity(ids: np.ndarray) -> int | None:
         return None
     values, last, counts = np.unique(ids[::-1], return_index=True, return_counts=True)
     return int(values[np.lexsort((last, -counts))[0]])
-
-
-def _last_at_rate(chosen: np.ndarray, times: np.ndarray, config: ClipConfig) -> np.ndarray:
-    """The last T face pictures, none nearer to the next than nine tenths of a step."""
-    nearest = 0.9 / config.picture_rate  # so that times that jitter are not passed over
-    kept: list[int] = []
-    for index in chosen[::-1]:
-        if len(kept) == config.pictures:
-            break
-        if not kept or times[kept[-1]] - times[index] >= nearest:
-            kept.append(int(index))
-    return np.array(kept[::-1], dtype=int)
-
-
-def _even_slots(
-    chosen: np.ndarray, times: np.ndarray, window: Window, config: ClipConfig
-) -> tuple[np.ndarray, np.ndarray]:
-    """For each of T equal parts of a full window, the nearest face picture not a part away."""
-    part = config.window_seconds / config.pictures
-    middles = window.start + (np.arange(config.pictures) + 0.5) * part
-    if not len(chosen):
-        return chosen, np.zeros(0, dtype=int)
-    distance = np.abs(times[chosen][None, :] - middles[:, None])
-    slots = np.flatnonzero(distance.min(axis=1) < part)
-    return chosen[distance.argmin(axis=1)[slots]], slots
 
 
 def _speech_fraction(voice: VoiceTrack, window: Window, config: ClipConfig) -> float:

@@ -23,10 +23,11 @@ from torch import nn
 
 from media.clip import ClipConfig
 from media.landmarker import Landmarker, locate_points
-from media.people import LINK_IOU, Face, People, has_face, iou
+from media.mesh import FaceMesh, MeshReading
+from media.mesh_tracker import MeshTracker
+from media.people import Face, People, close_gap, has_face, match_between
 from media.video import Picture, Square
 
-SAME_BOX_IOU = 0.6  # key pictures whose boxes overlap less are not interpolated but bisected
 RETRY_KEYS = 8  # misses in a row after which small faces are looked for at every 8th only
 BATCH_KEYS = 4  # key pictures given to the detector at once
 BATCH_BYTES = 96 * 2**20  # of pictures that wait for their faces
@@ -217,13 +218,15 @@ def _shift_inside(start: int, side: int, length: int) -> int:
 class FacePicture:
     """What became of one picture: (S, S, 3) uint8 RGB of the followed face, or None.
 
-    `points` are its (68, 2) landmarks in pixels of the picture as displayed, where asked for.
+    `points` are its (68, 2) landmarks in pixels of the picture as displayed, where asked for, and
+    `mesh` what was read of its mesh, where its turn was.
     """
 
     time: float
     face: np.ndarray | None
     face_id: int = -1
     points: np.ndarray | None = None
+    mesh: FaceMesh | None = None
 
 
 class FaceTracker:
@@ -236,14 +239,21 @@ class FaceTracker:
     Args:
         detector: finds boxes.
         config: the constants.
-        landmarker: finds points in the followed face's box; with None there are none.
+        landmarker: finds points in the followed face's box, or reads its mesh; with None neither.
     """
 
     def __init__(
-        self, detector: Detector, config: ClipConfig, landmarker: Landmarker | None = None
+        self,
+        detector: Detector,
+        config: ClipConfig,
+        landmarker: Landmarker | MeshReading | None = None,
     ) -> None:
         self._config = config
         self._detector = detector
+        self._meshes: MeshTracker | None = None
+        if isinstance(landmarker, MeshReading):
+            self._meshes = MeshTracker(landmarker, config.mesh_rate)
+            landmarker = landmarker.landmarker
         self._landmarker = landmarker
         self._people = People()
         self._anchor: tuple[Picture, Face | None] | None = None  # the last key picture
@@ -342,13 +352,14 @@ class FaceTracker:
     ) -> None:
         """Faces of the pictures between keys: interpolated, or looked for by bisection."""
         gaps = list(pairwise(keys))
+        times = [picture.time for picture in pictures]
         while gaps:
-            open_gaps = [gap for gap in gaps if not _close_gap(pictures, faces, *gap)]
+            open_gaps = [gap for gap in gaps if not close_gap(times, faces, *gap)]
             middles = [(left + right) // 2 for left, right in open_gaps]
             found = self._look([pictures[middle] for middle in middles])
             gaps = []
             for (left, right), middle, boxes in zip(open_gaps, middles, found, strict=True):
-                faces[middle] = _match(boxes, faces[left], faces[right])
+                faces[middle] = match_between(boxes, faces[left], faces[right])
                 gaps += [(left, middle), (middle, right)]
 
     def _crop(self, picture: Picture, face: Face | None) -> FacePicture:
@@ -356,38 +367,8 @@ class FaceTracker:
             return FacePicture(picture.time, None)
         square = face_square(face.box, self._config.face_margin, *picture.size)
         cropped = picture.crop(square, self._config.face_size)
-        points = None
+        mesh = None if self._meshes is None else self._meshes.read(picture, face)
+        points = None if mesh is None else mesh.landmarks
         if self._landmarker is not None:
             points = locate_points(self._landmarker, picture, face.box)
-        return FacePicture(picture.time, cropped, face.face_id, points)
-
-
-def _close_gap(pictures: list[Picture], faces: list[Face | None], left: int, right: int) -> bool:
-    """Settle the pictures between two that are known; false where another look is needed."""
-    first, last = faces[left], faces[right]
-    if right - left < 2 or (first is None and last is None):
-        return True
-    if first is None or last is None or first.face_id != last.face_id:
-        return False
-    if iou(first.box[None], last.box[None])[0, 0] < SAME_BOX_IOU:
-        return False
-    span = pictures[right].time - pictures[left].time
-    for index in range(left + 1, right):
-        share = (pictures[index].time - pictures[left].time) / span
-        box = first.box + np.float32(share) * (last.box - first.box)
-        faces[index] = Face(box, first.face_id)
-    return True
-
-
-def _match(boxes: np.ndarray, first: Face | None, last: Face | None) -> Face | None:
-    """Of the boxes in a middle picture, the one that is the face before, or the face after it."""
-    around = [face for face in (first, last) if face is not None]
-    if first is not None and last is not None and first.face_id == last.face_id:
-        around.append(Face((first.box + last.box) / 2, first.face_id))
-    if not len(boxes):
-        return None
-    overlap = iou(boxes[:, :4], np.stack([face.box for face in around]))
-    found, side = np.unravel_index(overlap.argmax(), overlap.shape)
-    if overlap[found, side] < LINK_IOU:
-        return None
-    return Face(boxes[found, :4], around[side].face_id)
+        return FacePicture(picture.time, cropped, face.face_id, points, mesh)

@@ -41,11 +41,13 @@ class LandmarkTrack:
         points: (M, 68, 2) float32 in pixels, x to the right and y down.
         times: (M,) float64 rising seconds; a picture without a face has no entry.
         ids: (M,) int32, whose they are, as `Recording.face_ids`; `ANYBODY` goes with everybody.
+        max_gap: seconds between neighbours that are interpolated.
     """
 
     points: np.ndarray
     times: np.ndarray
     ids: np.ndarray
+    max_gap: float = MAX_GAP
 
     def of(self, face_id: int | None) -> LandmarkTrack:
         """The entries of one face; all where none is named."""
@@ -55,7 +57,8 @@ class LandmarkTrack:
 
     def keep(self, which: np.ndarray) -> LandmarkTrack:
         """The entries that an (M,) bool array marks."""
-        return LandmarkTrack(self.points[which], self.times[which], self.ids[which])
+        kept = self.points[which], self.times[which], self.ids[which]
+        return LandmarkTrack(*kept, self.max_gap)
 
 
 def empty_track() -> LandmarkTrack:
@@ -69,38 +72,44 @@ def build_track(points: np.ndarray, times: np.ndarray, face_id: int = ANYBODY) -
     return LandmarkTrack(points.astype(np.float32), times.astype(np.float64), ids)
 
 
-def sample_track(
-    track: LandmarkTrack, times: np.ndarray, max_gap: float = MAX_GAP
-) -> tuple[np.ndarray, np.ndarray]:
-    """Points at given times, linear between the neighbours in time.
+def sample_track(track: LandmarkTrack, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(S, 68, 2) float32 points of one face at (S,) seconds, and (S,) bool: where there are."""
+    return interpolate(track.points, track.times, times, track.max_gap)
 
-    Only neighbours within `max_gap` count, so that a stretch of the track gives what the whole
-    gives wherever it holds as much on both sides.
+
+def interpolate(
+    values: np.ndarray, known_times: np.ndarray, times: np.ndarray, max_gap: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Values at given times, linear between the neighbours in time.
+
+    Only neighbours within `max_gap` count, so that a stretch of a track gives what the whole gives
+    wherever it holds as much on both sides.
 
     Args:
-        track: of one face.
+        values: (M, ...) float32.
+        known_times: (M,) rising seconds of each.
         times: (S,) seconds.
-        max_gap: seconds; a time with one neighbour as near has that one's points, with none none.
+        max_gap: seconds; a time with one neighbour as near has that one's values, with none none.
 
     Returns:
-        (S, 68, 2) float32, 0 where there are none, and (S,) bool that says where there are.
+        (S, ...) float32, 0 where there are none, and (S,) bool that says where there are.
     """
-    if not len(track.times):
-        return np.zeros((len(times), POINTS, 2), np.float32), np.zeros(len(times), bool)
-    after = np.searchsorted(track.times, times)
-    padded = np.concatenate([[-np.inf], track.times, [np.inf]])
+    if not len(known_times):
+        return np.zeros((len(times), *values.shape[1:]), np.float32), np.zeros(len(times), bool)
+    after = np.searchsorted(known_times, times)
+    padded = np.concatenate([[-np.inf], known_times, [np.inf]])
     has_before = times - padded[after] <= max_gap
     has_after = padded[after + 1] - times <= max_gap
     known = has_before | has_after
     before = np.where(has_before, after - 1, after)
     after = np.where(has_after, after, before)
     before, after = (np.where(known, index, 0) for index in (before, after))
-    gap = track.times[after] - track.times[before]
-    share = np.divide(times - track.times[before], gap, out=np.zeros(len(times)), where=gap > 0)
-    share = share.astype(np.float32)[:, None, None]
-    points = track.points[before] * (1 - share) + track.points[after] * share
-    points[~known] = 0.0
-    return points, known
+    gap = known_times[after] - known_times[before]
+    share = np.divide(times - known_times[before], gap, out=np.zeros(len(times)), where=gap > 0)
+    share = share.astype(np.float32).reshape(-1, *[1] * (values.ndim - 1))
+    found = values[before] * (1 - share) + values[after] * share
+    found[~known] = 0.0
+    return found, known
 
 
 def normalise(points: np.ndarray, mask: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 LINK_IOU = 0.15  # boxes that overlap as much are the same face; small ones move fast
+SAME_BOX_IOU = 0.6  # key frames whose boxes overlap less are not interpolated but bisected
 FORGET_SECONDS = 1.0  # a face not seen for so long gets a new identity
 START_SCORE = 0.9  # a new face must be this sure; one that is followed may be less
 SWITCH_RATIO = 1.5  # another face must weigh this much more to be followed instead
@@ -118,3 +119,34 @@ def iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def _areas(boxes: np.ndarray) -> np.ndarray:
     return (boxes[:, 2:4] - boxes[:, :2]).clip(0).prod(axis=1)
+
+
+def close_gap(times: list[float], faces: list[Face | None], left: int, right: int) -> bool:
+    """Settle the frames between two that are known; false where another look is needed."""
+    first, last = faces[left], faces[right]
+    if right - left < 2 or (first is None and last is None):
+        return True
+    if first is None or last is None or first.face_id != last.face_id:
+        return False
+    if iou(first.box[None], last.box[None])[0, 0] < SAME_BOX_IOU:
+        return False
+    span = times[right] - times[left]
+    for index in range(left + 1, right):
+        share = (times[index] - times[left]) / span
+        box = first.box + np.float32(share) * (last.box - first.box)
+        faces[index] = Face(box, first.face_id)
+    return True
+
+
+def match_between(boxes: np.ndarray, first: Face | None, last: Face | None) -> Face | None:
+    """Of the boxes in a middle frame, the one that is the face before, or the face after it."""
+    around = [face for face in (first, last) if face is not None]
+    if first is not None and last is not None and first.face_id == last.face_id:
+        around.append(Face((first.box + last.box) / 2, first.face_id))
+    if not len(boxes):
+        return None
+    overlap = iou(boxes[:, :4], np.stack([face.box for face in around]))
+    found, side = np.unravel_index(overlap.argmax(), overlap.shape)
+    if overlap[found, side] < LINK_IOU:
+        return None
+    return Face(boxes[found, :4], around[side].face_id)

@@ -26,10 +26,10 @@ def preprocess(
 
     Returns:
         `face` (T, 3, H, W) float32, `face_mask` (T,) bool, `landmarks` (S, 70, 2) float32 (see
-        `media.landmarks.normalise`), `landmarks_mask` (S,) bool, `speech` (n_mels, L) float32,
-        `speech_mask` (L,) bool; of `whisper_mel` `speech` (K, n_mels, L) of K blocks, and
-        `speech_mask` (K * L / 2,) of the frames that Whisper's encoder makes of them. What is
-        missing is zero and its mask is false.
+        `media.landmarks.normalise`), `landmarks_mask` (S,) bool, `blendshapes` (S', 55) float32,
+        `blendshapes_mask` (S',) bool, `speech` (n_mels, L) float32, `speech_mask` (L,) bool; of
+        `whisper_mel` `speech` (K, n_mels, L) of K blocks, and `speech_mask` (K * L / 2,) of the
+        frames that Whisper's encoder makes of them. What is missing is zero and its mask is false.
     """
     inputs: dict[str, torch.Tensor] = {}
     if "face" in modalities:
@@ -38,6 +38,9 @@ def preprocess(
     if "landmarks" in modalities:
         inputs["landmarks"] = torch.from_numpy(normalise(clip.points, clip.points_mask))
         inputs["landmarks_mask"] = torch.from_numpy(clip.points_mask)
+    if "blendshapes" in modalities:
+        inputs["blendshapes"] = torch.from_numpy(clip.blendshapes)
+        inputs["blendshapes_mask"] = torch.from_numpy(clip.blendshapes_mask)
     if "speech" in modalities:
         speech = _speech_blocks if config.speech_feature == "whisper_mel" else _speech
         inputs["speech"], inputs["speech_mask"] = speech(clip, config)

@@ -7,7 +7,7 @@ Sound and pictures are decoded together into blocks; `read_recording` joins them
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ import numpy as np
 
 from media.ahead import running_ahead
 from media.audio import SoundTrack
+from media.blendshapes import empty_meshes, max_gap
 from media.clip import Clip, ClipConfig, Recording, Window, check_hop, tile_windows, window_at
 from media.demux import (
     DAMAGED,
@@ -28,8 +29,10 @@ from media.demux import (
     read_packets,
 )
 from media.errors import MediaError
-from media.landmarks import MAX_GAP, LandmarkTrack
+from media.landmarks import empty_track
+from media.mesh import MeshReading
 from media.sound import sound_span
+from media.tracks import extend_landmarks, extend_meshes
 from media.video import PictureTrack
 from media.voice_track import FRAMES_PER_SECOND, SPREAD, empty_voice
 
@@ -37,6 +40,8 @@ if TYPE_CHECKING:
     from media.faces import Detector, FacePicture, FaceTracker
     from media.landmarker import Landmarker
     from media.voice import VoiceDetector
+
+    Locator = Landmarker | MeshReading
 
 # Decoded in a thread while faces are looked for: enough to bridge one batch of the detector.
 PACKETS_AHEAD, BYTES_AHEAD = 48, 96 * 2**20
@@ -66,13 +71,14 @@ class _Block:
     """Decoded media that follow on those of the block before.
 
     After a block everything before `known` (seconds) has been given; the last block's `known` is
-    the recording's duration.
+    the recording's duration. `still` says that there is but one frame, which stands for all of it.
     """
 
     samples: np.ndarray
     pictures: list[FacePicture]
     voice: np.ndarray
     known: float
+    still: bool = False
 
 
 def probe(path: Path) -> MediaInfo:
@@ -98,7 +104,7 @@ def read_recording(
     config: ClipConfig,
     detector: Detector | None,
     progress: Callable[[float], None] | None = None,
-    landmarker: Landmarker | None = None,
+    landmarker: Locator | None = None,
 ) -> Recording:
     """Decode a whole file. For short files: it is held in memory.
 
@@ -109,14 +115,15 @@ def read_recording(
         config: the constants.
         detector: finds faces; with None no picture is decoded, for speech alone.
         progress: is told the share that is done, 0 to 1.
-        landmarker: finds the 68 points of the followed face; with None there are none.
+        landmarker: finds the 68 points of the followed face, or reads its mesh (and the points off
+            it); with None neither.
 
     Raises:
         ValueError: a landmarker without a detector, in whose boxes it would look.
         MediaError: the file cannot be used.
     """
     _check_finders(detector, landmarker)
-    recording = _empty_recording(path, config)
+    recording = _empty_recording(path, config, landmarker)
     blocks = list(_report(_read_blocks(path, config, detector, landmarker), path, progress))
     return _extend(recording, blocks)
 
@@ -127,7 +134,7 @@ def stream_clips(
     detector: Detector | None,
     hop_seconds: float,
     progress: Callable[[float], None] | None = None,
-    landmarker: Landmarker | None = None,
+    landmarker: Locator | None = None,
 ) -> Iterator[Clip]:
     """Clips of the windows that tile a file, as it is decoded. Memory does not grow with length.
 
@@ -141,14 +148,17 @@ def stream_clips(
     check_hop(config.window_seconds, hop_seconds)
     _check_finders(detector, landmarker)
     blocks = _report(_read_blocks(path, config, detector, landmarker), path, progress)
-    context = 0.0 if landmarker is None else MAX_GAP
+    recording = _empty_recording(path, config, landmarker)
+    context = 0.0
+    if landmarker is not None:
+        context = max(recording.landmarks.max_gap, recording.meshes.max_gap)
     if config.voice_activity:
         heard = config.speech_context_seconds + config.speech_context / config.sample_rate
         context = max(context, heard + SPREAD + 1 / FRAMES_PER_SECOND)
-    return _slide(_empty_recording(path, config), blocks, config, hop_seconds, context)
+    return _slide(recording, blocks, config, hop_seconds, context)
 
 
-def _check_finders(detector: Detector | None, landmarker: Landmarker | None) -> None:
+def _check_finders(detector: Detector | None, landmarker: Locator | None) -> None:
     if landmarker is not None and detector is None:
         raise ValueError("points are looked for in the boxes of faces: name a detector too")
 
@@ -180,8 +190,11 @@ def _needed(window: Window, config: ClipConfig, context: float) -> tuple[float, 
     return min(first, window.start - context), max(last, window.end + context)
 
 
-def _empty_recording(path: Path, config: ClipConfig) -> Recording:
+def _empty_recording(path: Path, config: ClipConfig, landmarker: Locator | None) -> Recording:
     side = config.face_size
+    meshes, landmarks = empty_meshes(max_gap(config.mesh_rate)), empty_track()
+    if isinstance(landmarker, MeshReading) and landmarker.landmarker is None:
+        landmarks = replace(landmarks, max_gap=meshes.max_gap)
     return Recording(
         path=path,
         duration=0.0,
@@ -191,6 +204,8 @@ def _empty_recording(path: Path, config: ClipConfig) -> Recording:
         face_ids=np.zeros(0, dtype=np.int64),
         picture_times=np.zeros(0),
         voice=empty_voice() if config.voice_activity else None,
+        landmarks=landmarks,
+        meshes=meshes,
     )
 
 
@@ -212,21 +227,10 @@ def _extend(recording: Recording, blocks: list[_Block]) -> Recording:
         picture_times=np.concatenate(
             [recording.picture_times, [picture.time for picture in pictures]]
         ),
-        landmarks=_extend_track(recording.landmarks, shown),
+        landmarks=extend_landmarks(recording.landmarks, shown, blocks[-1].still),
+        meshes=extend_meshes(recording.meshes, shown, blocks[-1].still),
         sound_start=recording.sound_start,
         voice=voice.followed_by([block.voice for block in blocks]) if voice is not None else None,
-    )
-
-
-def _extend_track(track: LandmarkTrack, shown: list[FacePicture]) -> LandmarkTrack:
-    located = [picture for picture in shown if picture.points is not None]
-    if not located:
-        return track
-    points = np.stack([picture.points for picture in located if picture.points is not None])
-    return LandmarkTrack(
-        points=np.concatenate([track.points, points.astype(np.float32)]),
-        times=np.concatenate([track.times, [picture.time for picture in located]]),
-        ids=np.concatenate([track.ids, [picture.face_id for picture in located]]).astype(np.int32),
     )
 
 
@@ -243,6 +247,7 @@ def _drop_before(recording: Recording, seconds: float, config: ClipConfig) -> Re
         face_ids=recording.face_ids[faces],
         picture_times=recording.picture_times[recording.picture_times >= seconds],
         landmarks=recording.landmarks.keep(recording.landmarks.times >= seconds),
+        meshes=recording.meshes.keep(recording.meshes.times >= seconds),
         sound_start=recording.sound_start + dropped,
         voice=recording.voice.after(seconds) if recording.voice is not None else None,
     )
@@ -263,7 +268,7 @@ def _report(
 
 
 def _build_tracker(
-    detector: Detector, config: ClipConfig, landmarker: Landmarker | None
+    detector: Detector, config: ClipConfig, landmarker: Locator | None
 ) -> FaceTracker:
     from media.faces import FaceTracker  # takes seconds to import, and sound alone needs none
 
@@ -280,7 +285,7 @@ def _read_blocks(
     path: Path,
     config: ClipConfig,
     detector: Detector | None,
-    landmarker: Landmarker | None = None,
+    landmarker: Locator | None = None,
 ) -> Iterator[_Block]:
     tracker = None if detector is None else _build_tracker(detector, config, landmarker)
     with open_media(path) as container:
@@ -297,11 +302,12 @@ def _read_blocks(
                     handed_on = decoding.known
                     yield decoding.hand_on(handed_on)
         duration = decoding.finish()
-        if is_still(container) and video is not None:
+        still = is_still(container) and video is not None
+        if still:
             duration = max(duration, config.window_seconds)
         if duration <= 0:
             raise MediaError(f"{path}: no sound or picture in it can be decoded; {DAMAGED}")
-        yield decoding.hand_on(duration)
+        yield replace(decoding.hand_on(duration), still=still)
 
 
 def _count_ahead(video: av.VideoStream | None) -> int:

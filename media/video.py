@@ -118,23 +118,40 @@ class Picture:
 
         It is interpolated linearly; the border repeats beyond the picture.
         """
-        region = cv2.warpAffine(
-            self.planes[0],
-            self._to_stored(square, side),
-            (side, side),
-            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-            borderMode=cv2.BORDER_REPLICATE,
-        )
+        step = square.side / side
+        x = np.array([step, 0.0, square.left + (step - 1) / 2])
+        y = np.array([0.0, step, square.top + (step - 1) / 2])
+        region = warp(self.planes[0], self._to_stored(np.stack([x, y])), side)
         red = self.matrix[0].astype(float)  # of grey, whose chroma is 128, as of any other
         black = red[1:-1].sum() * 128 + red[-1]
         return cv2.convertScaleAbs(region, alpha=red[0], beta=black)
 
-    def _to_stored(self, square: Square, side: int) -> np.ndarray:
-        """(2, 3) from pixels of a displayed square, of which `side` fill its side, to stored."""
+    def crop_turned(self, turn: np.ndarray, side: int) -> np.ndarray:
+        """(side, side, 3) uint8 RGB of any square, also a rotated one, interpolated linearly.
+
+        The border repeats beyond the frame.
+
+        Args:
+            turn: (2, 3), from pixel indices of the result to pixel indices as displayed.
+            side: of the result, in pixels.
+        """
+        stored = self._to_stored(turn)
+        height, width = self.planes[0].shape
+        regions = []
+        for plane in self.planes:
+            shrink = np.array([[plane.shape[1] / width], [plane.shape[0] / height]])
+            inside = (
+                stored * shrink
+            )  # of subsampled chroma, whose samples lie between those of luma
+            inside[:, 2:] += (shrink - 1) / 2
+            regions.append(warp(plane, inside, side))
+        stacked = regions[0] if len(regions) == 1 else np.dstack(regions)
+        return cv2.transform(stacked, self.matrix)
+
+    def _to_stored(self, displayed: np.ndarray) -> np.ndarray:
+        """(2, 3) to pixel indices as stored, from such a matrix to those as displayed."""
         width, height = self.size
-        step = square.side / side
-        x = np.array([step, 0.0, square.left + (step - 1) / 2])
-        y = np.array([0.0, step, square.top + (step - 1) / 2])
+        x, y = displayed
         x = np.array([0.0, 0.0, width - 1]) - x if self.orientation.flip_x else x
         y = np.array([0.0, 0.0, height - 1]) - y if self.orientation.flip_y else y
         if self.orientation.transpose:
@@ -302,6 +319,17 @@ def orientation_from_matrix(matrix: tuple[int, ...]) -> Orientation:
 def _pixel_aspect(ratio: Fraction | None) -> float:
     value = float(ratio) if ratio else 1.0
     return value if 0.1 < value < 10 else 1.0  # beyond, it is a broken header
+
+
+def warp(plane: np.ndarray, inverse: np.ndarray, side: int) -> np.ndarray:
+    """(side, side, ...) sampled linearly where a (2, 3) matrix leads; the border repeats."""
+    return cv2.warpAffine(
+        plane,
+        inverse,
+        (side, side),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
 
 
 def _resize(plane: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Tensors to logits. Opens no file. Importing the package registers every architecture."""
 
 from models import (
+    blendshape_tcn,
     cnn_ae_lstm,
     cnn_simple,
     cnn_temporal,
@@ -33,6 +34,7 @@ __all__ = [
     "EmotionModel",
     "WhisperSpeech",
     "accepted_arguments",
+    "blendshape_tcn",
     "build_model",
     "cnn_ae_lstm",
     "cnn_simple",

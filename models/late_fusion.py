@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from fusion import METHODS, fit_combination
 from models.registry import EmotionModel, build_model, register_model
 
-MODALITIES = ("face", "landmarks", "speech")
+MODALITIES = ("face", "landmarks", "blendshapes", "speech")
 
 
 @register_model("late_fusion")
@@ -25,8 +25,8 @@ class LateFusion(EmotionModel):
     """Classifiers of the same classes, each of one modality; at least two of them.
 
     Args:
-        face, landmarks, speech: {"name": ..., "arguments": {...}} of each member, as checkpoints
-            hold them; None for no such member.
+        face, landmarks, speech, blendshapes: {"name": ..., "arguments": {...}} of each member, as
+            checkpoints hold them; None for no such member.
         num_classes: classes of all.
         late_method: one of `METHODS`.
     """
@@ -44,16 +44,18 @@ class LateFusion(EmotionModel):
         speech: dict[str, Any] | None = None,
         num_classes: int = 7,
         late_method: str = "product",
+        blendshapes: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         if late_method not in METHODS:
             choices = ", ".join(METHODS)
             raise ValueError(f"unknown late_method {late_method!r}; choose from {choices}")
         self.method = late_method
-        given = {"face": face, "landmarks": landmarks, "speech": speech}
+        given = {"face": face, "landmarks": landmarks}
+        given |= {"blendshapes": blendshapes, "speech": speech}
         parts = {name: part for name, part in given.items() if part is not None}
         if len(parts) < 2:
-            raise ValueError("a late fusion needs at least two of face, landmarks and speech")
+            raise ValueError("a late fusion needs at least two of " + ", ".join(MODALITIES))
         self.inputs = tuple(parts)
         self.members = nn.ModuleDict(
             {name: build_model(part["name"], **part["arguments"]) for name, part in parts.items()}

@@ -17,6 +17,7 @@ from models.layers import CrossAttention, CrossAttentionBlock, masked_mean
 from models.registry import EmotionModel, accepted_arguments, build_model, register_model
 
 FUSIONS = ("concat", "ia", "it", "lt")
+SEEN = ("face", "landmarks", "blendshapes")  # modalities of the branch that sees
 
 
 @register_model("multimodalcnn")
@@ -29,7 +30,7 @@ class MultiModalCNN(EmotionModel):
         num_classes: classes; 0 gives the joint features.
         fusion: one of `FUSIONS`.
         num_heads: of the attention, where the fusion has one.
-        face_model: any classifier of faces or of landmarks, by name.
+        face_model: any classifier of faces, of landmarks or of blendshapes, by name.
         speech_model: any of speech; `mfcc_cnn` in the published checkpoints.
         n_mels: rows of the speech input.
         whisper_size, encoder_layers, layer_mix, speech_width, frames_joined, adapter_rank: of
@@ -76,7 +77,7 @@ class MultiModalCNN(EmotionModel):
         common = {"num_classes": num_classes, "n_mels": n_mels}
         asked = {name: value for name, value in whisper.items() if value is not None}
         self.audio_model = _build_branch(speech_model, ("speech",), common, asked)
-        self.visual_model = _build_branch(face_model, ("face", "landmarks"), common)
+        self.visual_model = _build_branch(face_model, SEEN, common)
         self.seen = self.visual_model.inputs[0]
         self.inputs = (self.seen, "speech")
         self.clip_defaults = {**self.audio_model.clip_defaults, **self.visual_model.clip_defaults}
@@ -113,7 +114,8 @@ class MultiModalCNN(EmotionModel):
         Args:
             speech: (B, n_mels, L), speech_mask: (B, L) bool, or as the speech model takes it.
             inputs: what the other branch takes: face (B, T, 3, H, W) and face_mask (B, T) bool, or
-                landmarks (B, S, 70, 2) and landmarks_mask (B, S) bool.
+                landmarks (B, S, 70, 2) and landmarks_mask (B, S) bool, or blendshapes (B, S, 55)
+                and blendshapes_mask (B, S) bool.
 
         Returns:
             {"logits": (B, C)}, or the joint features where C is 0, and gates where they are kept.

@@ -21,7 +21,9 @@ from models.whisper_encoder import MELS
 
 DEFAULT_CLIP = {"pictures": 15, "face_size": 96}  # as `ClipConfig` has them
 SPEECH_FRAMES, LANDMARK_STEPS, LANDMARKS = 100, 30, 70  # a second; 68 points, 2 of the head
+MESH_STEPS, MESH_VALUES = 10, 55  # a second; 52 blendshapes, 3 angles of the head
 MEMBERS = {"face": "face_cnn", "landmarks": "landmark_tcn", "speech": "speech_cnn"}
+MEMBERS |= {"blendshapes": "blendshape_tcn"}
 
 
 def summarise_models() -> list[dict[str, Any]]:
@@ -103,6 +105,7 @@ def example_input(model: EmotionModel) -> dict[str, Tensor]:
         "face": (1, clip["pictures"], 3, side, side),
         "speech": (1, 1, MELS, SPEECH_FRAMES) if by_blocks else (1, n_mels, SPEECH_FRAMES),
         "landmarks": (1, LANDMARK_STEPS, LANDMARKS, 2),
+        "blendshapes": (1, MESH_STEPS, MESH_VALUES),
     }
     return {name: torch.zeros(shapes[name]) for name in model.inputs}
 

@@ -18,7 +18,7 @@ from reports.predictions import PredictionTable
 SOURCE = "Cao et al., IEEE Transactions on Affective Computing 5(4), 2014"
 HUMAN_INTENDED = {"audio": 0.409, "video": 0.582, "both": 0.636}
 _CORPUS_NAMES = ("cremad", "cremad_perceived", "crema-d")
-_PICTURES = {"face", "landmarks"}
+_PICTURES = {"face", "landmarks", "blendshapes"}
 
 
 def score_crema_d(table: PredictionTable, inputs: Sequence[str]) -> dict[str, Any] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,8 +14,15 @@ from reports.timeline_steps import Steps
 from timeline import CONTRIBUTION_PREFIX, GATE_PREFIX
 
 UNCERTAIN_COLOUR = GROUP_COLOURS[5]
-MODALITY_COLOURS = dict(zip(("face", "speech", "landmarks"), GROUP_COLOURS, strict=False))
-MODALITY_LINES = {"face": "-", "speech": (0.0, (4.0, 1.2)), "landmarks": (0.0, (1.0, 1.0))}
+MODALITY_COLOURS = dict(
+    zip(("face", "speech", "landmarks", "blendshapes"), GROUP_COLOURS, strict=False)
+)
+MODALITY_LINES: dict[str, Any] = {
+    "face": "-",
+    "speech": (0.0, (4.0, 1.2)),
+    "landmarks": (0.0, (1.0, 1.0)),
+}
+MODALITY_LINES |= {"blendshapes": (0.0, (6.0, 1.2, 1.0, 1.2))}
 HEAD = 0.14  # inches above a strip of measures, for what it shows
 STRIPS = {CONTRIBUTION_PREFIX: "adds to the winner", GATE_PREFIX: "gate lets through"}
 

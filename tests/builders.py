@@ -11,6 +11,7 @@ from checkpoint import Checkpoint
 from datasets.annotations import Record, write_annotations
 from datasets.samples import StoreSet
 from datasets.store import StoreWriter
+from media.blendshapes import BLENDSHAPES, MeshTrack
 from media.clip import ClipConfig, Recording
 from media.landmarks import POINTS, LandmarkTrack, build_track
 from models import build_model
@@ -39,6 +40,7 @@ def make_recording(
         face_ids=np.zeros(len(times), dtype=np.int32),
         picture_times=times,
         landmarks=_make_landmarks(rng, happy, seconds),
+        meshes=make_meshes(seed, happy, np.arange(round(seconds * 10)) / 10),
     )
 
 
@@ -48,6 +50,22 @@ def _make_landmarks(rng: np.random.Generator, happy: bool, seconds: float) -> La
     face = np.random.default_rng(7).normal(size=(POINTS, 2)) * 30 + 300
     face[48:, 0] = 300 + (face[48:, 0] - 300) * (2.0 if happy else 0.5)
     return build_track(face + rng.normal(size=(len(times), POINTS, 2)), times)
+
+
+def make_meshes(seed: int, happy: bool, times: np.ndarray, gap: float = 0.15) -> MeshTrack:
+    """Faces that smile where they are happy."""
+    rng = np.random.default_rng(seed)
+    blendshapes = rng.uniform(0.0, 0.1, (len(times), len(BLENDSHAPES)))
+    smiles = [BLENDSHAPES.index(name) for name in ("mouthSmileLeft", "mouthSmileRight")]
+    blendshapes[:, smiles] += 0.7 * happy
+    return MeshTrack(
+        blendshapes=blendshapes.astype(np.float32),
+        head_poses=rng.normal(0.0, 0.1, (len(times), 3)).astype(np.float32),
+        presence=np.ones(len(times), np.float32),
+        times=times.astype(np.float64),
+        ids=np.zeros(len(times), np.int32),
+        max_gap=gap,
+    )
 
 
 def without_sound(recording: Recording) -> Recording:

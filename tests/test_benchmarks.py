@@ -119,6 +119,8 @@ def test_the_reference_scales_faces_as_we_do(colour: Colour) -> None:
         face_share=1.0,
         points=np.zeros((0, 68, 2), dtype=np.float32),
         points_mask=np.zeros(0, dtype=bool),
+        blendshapes=np.zeros((0, 55), dtype=np.float32),
+        blendshapes_mask=np.zeros(0, dtype=bool),
         waveform=np.zeros(0, dtype=np.float32),
         sound_samples=0,
         has_speech=False,

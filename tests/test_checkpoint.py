@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from checkpoint import (
@@ -21,6 +26,7 @@ from checkpoint import (
     save_checkpoint,
 )
 from datasets.labels import AFFECTNET7, RAVDESS, SEVEN
+from media.adaptation import Prior
 from media.clip import LEGACY, ClipConfig
 from models import build_model
 from tests.builders import SMALL, make_checkpoint
@@ -269,3 +275,52 @@ def test_a_combination_sees_and_hears_as_its_parts_were_trained() -> None:
 def test_a_namespace_in_a_foreign_file_is_inert(tmp_path: Path) -> None:
     torch.save({"args": argparse.Namespace(lr=1), "w": torch.ones(1)}, tmp_path / "n.pth")
     assert set(read_foreign_weights(tmp_path / "n.pth")) == {"w"}
+
+
+def test_each_modality_keeps_its_prior(tmp_path: Path) -> None:
+    priors = {
+        "landmarks": Prior(np.ones((68, 2), np.float32), 7.0),
+        "blendshapes": Prior(np.full(55, 0.25, np.float32)),
+    }
+    path = tmp_path / "a.safetensors"
+    save_checkpoint(replace(make_checkpoint("landmark_tcn"), priors=priors), path)
+    again = load_checkpoint(path).priors
+    assert {name: prior.face.shape for name, prior in again.items()} == {
+        "landmarks": (68, 2),
+        "blendshapes": (55,),
+    }
+    assert again["landmarks"].seconds == 7.0
+    assert (again["blendshapes"].face == 0.25).all()
+
+
+def test_the_prior_of_an_older_file_is_of_landmarks(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    save_checkpoint(make_checkpoint("landmark_tcn"), path)
+    with safe_open(path, framework="pt") as file:
+        metadata = json.loads(file.metadata()["emofuse"])
+        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    del metadata["priors"]
+    del metadata["clip_config"]["mesh_rate"]
+    metadata["prior"] = Prior(np.ones((68, 2), np.float32)).to_dict()
+    save_file(weights, path, {"emofuse": json.dumps(metadata)})
+    checkpoint = load_checkpoint(path)
+    assert list(checkpoint.priors) == ["landmarks"]
+    assert (checkpoint.priors["landmarks"].face == 1).all()
+    assert checkpoint.clip_config.mesh_rate == 10.0
+
+
+def test_a_combination_and_its_parts_keep_their_priors() -> None:
+    landmarks = Prior(np.ones((68, 2), np.float32))
+    blendshapes = Prior(np.ones(55, np.float32))
+    parts = {
+        "landmarks": replace(make_checkpoint("landmark_tcn"), priors={"landmarks": landmarks}),
+        "blendshapes": replace(
+            make_checkpoint("blendshape_tcn"), priors={"blendshapes": blendshapes}
+        ),
+        "speech": make_checkpoint("speech_cnn"),
+    }
+    combined = combine_checkpoints(parts, "product")
+    assert combined.model.inputs == ("landmarks", "blendshapes", "speech")
+    assert combined.priors == {"landmarks": landmarks, "blendshapes": blendshapes}
+    assert combined.part("blendshapes").priors == {"blendshapes": blendshapes}
+    assert not combined.part("speech").priors

@@ -204,6 +204,8 @@ def test_inputs_have_the_shapes_that_the_configuration_promises() -> None:
             "face_mask": torch.bool,
             "landmarks": torch.float32,
             "landmarks_mask": torch.bool,
+            "blendshapes": torch.float32,
+            "blendshapes_mask": torch.bool,
             "speech": torch.float32,
             "speech_mask": torch.bool,
         }

@@ -20,6 +20,7 @@ from checkpoint import Checkpoint, save_checkpoint
 from inference import TrainingAlignedInference, probabilities_of
 from main import main
 from media.adaptation import Prior
+from media.blendshapes import BLENDSHAPES, VALUES
 from media.clip import Clip, ClipConfig, tile_windows
 from media.faces import build_detector
 from media.landmarks import POINTS
@@ -288,9 +289,9 @@ def _seen(seconds: float, speaker: str | None, engine: TrainingAlignedInference)
 
 @pytest.fixture
 def adapting(tmp_path: Path, stream: pytest.MonkeyPatch) -> TrainingAlignedInference:
-    stream.setattr(inference, "build_landmarker", lambda _: None)
+    stream.setattr(inference, "build_mesh_reading", lambda: None)
     prior = Prior(np.zeros((POINTS, 2), dtype=np.float32))
-    checkpoint = replace(make_checkpoint("landmark_tcn", CONFIG), prior=prior)
+    checkpoint = replace(make_checkpoint("landmark_tcn", CONFIG), priors={"landmarks": prior})
     return TrainingAlignedInference(_save(checkpoint, tmp_path), adapt=True)
 
 
@@ -313,3 +314,68 @@ def test_only_the_first_face_of_a_file_is_the_speakers(
     stream.setattr(inference, "stream_clips", lambda *_, **__: iter(people))
     assert not any(_seen(6, "anna", adapting))
     assert _seen(6, "anna", adapting) == [False, True, True, False, False, False]
+
+
+def test_blendshapes_are_seen_against_the_persons_mean_as_it_comes_to_be_known(
+    tmp_path: Path, stream: pytest.MonkeyPatch
+) -> None:
+    stream.setattr(inference, "build_mesh_reading", lambda: None)
+    clips = _clips(*["both"] * 8)
+    prior = Prior(np.full(VALUES, 0.1, dtype=np.float32))
+    checkpoint = replace(make_checkpoint("blendshape_tcn", CONFIG), priors={"blendshapes": prior})
+    engine = TrainingAlignedInference(_save(checkpoint, tmp_path), "cpu", adapt=True, batch_size=3)
+    seen: list[Tensor] = []
+
+    def watch(**inputs: Tensor) -> dict[str, Tensor]:
+        seen.extend(inputs["blendshapes"])
+        return {"logits": torch.zeros(len(inputs["blendshapes"]), 2)}
+
+    stream.setattr(engine._model, "forward", watch)
+    _give(stream, clips)
+    rows = engine.run("a.mp4").rows
+    assert [bool(row.measures["adapted"]) for row in rows] == [False] * 4 + [True] * 4
+    values = [torch.from_numpy(clip.blendshapes) for clip in clips]
+    assert torch.equal(seen[0], values[0] - torch.from_numpy(prior.face))
+    known = torch.stack([value.mean(dim=0) for value in values[:6]]).sum(dim=0)
+    mean = (torch.from_numpy(prior.face) * 5 + known) / 11  # the prior weighs as much as 5 s
+    assert torch.allclose(seen[5], values[5] - mean, atol=1e-6), "nothing of what comes later"
+
+
+def test_face_measures_are_columns_of_any_models_timeline(
+    tmp_path: Path, stream: pytest.MonkeyPatch
+) -> None:
+    stream.setattr(inference, "build_mesh_reading", lambda: None)
+    path = _save(make_checkpoint("speech_cnn", CONFIG), tmp_path)
+    clips = _clips("both", "sound")
+    clips[1] = replace(clips[1], blendshapes_mask=np.zeros(10, dtype=bool))
+    _give(stream, clips)
+    timeline = TrainingAlignedInference(path, "cpu", face_measures=True).run("a.mp4")
+    row = timeline.rows[0].measures
+    smile = clips[0].blendshapes[:, BLENDSHAPES.index("mouthSmileLeft")].mean()
+    assert row["blendshape_mouthSmileLeft"] == pytest.approx(smile)
+    assert row["head_yaw"] == pytest.approx(np.degrees(clips[0].blendshapes[:, 52].mean()))
+    assert timeline.rows[1].measures["head_yaw"] is None
+    write_csv(timeline, tmp_path / "a.csv")
+    write_json(timeline, tmp_path / "a.json")
+    header, first = (tmp_path / "a.csv").read_text().splitlines()[:2]
+    written = dict(zip(header.split(","), first.split(","), strict=True))
+    assert float(written["blendshape_mouthSmileLeft"]) == pytest.approx(smile, abs=1e-3)
+    for name in ("a.json", "a.csv"):
+        again = read_timeline(tmp_path / name).rows[0].measures
+        assert again == pytest.approx(dict(row), abs=1e-3), name
+
+
+def test_a_model_of_blendshapes_alone_sees_a_face_without_pictures(
+    tmp_path: Path, stream: pytest.MonkeyPatch
+) -> None:
+    stream.setattr(inference, "build_mesh_reading", lambda: None)
+    path = _save(make_checkpoint("blendshape_tcn", CONFIG), tmp_path)
+    clips = _clips("both", "nothing")
+    gone = replace(
+        clips[1],
+        blendshapes=np.zeros_like(clips[1].blendshapes),
+        blendshapes_mask=np.zeros(10, dtype=bool),
+    )
+    _give(stream, [clips[0], gone])
+    rows = TrainingAlignedInference(path, "cpu").run("a.mp4").rows
+    assert [row.modalities for row in rows] == ["video", "none"]

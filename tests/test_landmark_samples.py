@@ -15,7 +15,7 @@ from datasets.landmarks import find_tracks
 from datasets.mean_faces import MeanFaces
 from datasets.prepare import Finding, prepare_records
 from datasets.samples import ClipDataset, SampleOptions, StoreSet
-from datasets.store import ClipStore, StoreWriter, lacks_landmarks
+from datasets.store import ClipStore, StoreWriter, lacks
 from media.clip import ClipConfig
 from media.landmarks import POINTS, build_track, empty_track
 from tests.builders import LABELS, SMALL, make_recording
@@ -67,10 +67,10 @@ def test_a_store_gives_landmarks_back(tmp_path: Path) -> None:
     assert np.array_equal(again.times, track.times)
     assert (again.ids == track.ids).all()
     assert not len(store.recording("b").landmarks.times)
-    assert not lacks_landmarks(tmp_path)
+    assert not lacks(tmp_path, "landmarks")
     with StoreWriter(tmp_path / "other", SMALL) as writer:
         writer.add("b", replace(make_recording(1), landmarks=empty_track()))
-    assert lacks_landmarks(tmp_path / "other")
+    assert lacks(tmp_path / "other", "landmarks")
 
 
 def test_samples_hold_landmarks_and_say_which_steps_exist(tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ def test_a_source_without_any_track_is_refused(tmp_path: Path) -> None:
     record = Record("", "03-01-05-01-01-01-07.wav", "angry")
     with pytest.raises(ValueError, match="holds no track of any of the records"):
         find_tracks(tmp_path, [record])
-    with pytest.raises(ValueError, match=r"give dlib, an \.npz archive"):
+    with pytest.raises(ValueError, match=r"give mesh, dlib, an \.npz archive"):
         find_tracks(tmp_path / "nothing.txt", [record])
 
 
@@ -152,11 +152,11 @@ def test_an_adapted_model_sees_faces_against_their_own(tmp_path: Path) -> None:
     faces = MeanFaces(records, tracks)
     prior = faces.prior()
     plain = _dataset(manifest)[0]["inputs"]["landmarks"]
-    unknown = _dataset(manifest, prior=prior)[0]["inputs"]["landmarks"]
+    unknown = _dataset(manifest, priors={"landmarks": prior})[0]["inputs"]["landmarks"]
     expected = plain[:, :POINTS] - torch.from_numpy(prior.face.astype(np.float32))
     assert torch.allclose(unknown[:, :POINTS], expected, atol=1e-5)
     assert torch.equal(unknown[:, POINTS:], plain[:, POINTS:])
-    known = _dataset(manifest, prior=replace(prior, seconds=1e-9), adapt=True)
+    known = _dataset(manifest, priors={"landmarks": replace(prior, seconds=1e-9)}, adapt=True)
     assert len(known) == 8
     short = known[0]["inputs"]["landmarks"]
     assert torch.allclose(short, unknown, atol=1e-5), "1.5 s of a face are too few"

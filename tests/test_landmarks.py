@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
-from datasets.augment import mirror_landmarks
+from datasets.augment import mirror_face
 from datasets.landmarks import read_openface, read_ravdess_archive
 from media.landmarks import (
     ANYBODY,
@@ -111,7 +111,7 @@ def test_a_mirrored_face_normalises_to_the_mirrored_points() -> None:
     seen = points[:, MIRRORED] * [-1, 1]
     result = torch.from_numpy(normalise(points, _all(points)))
     rng = np.random.default_rng(0)
-    mirrored = mirror_landmarks({"landmarks": result}, 1.0, rng)["landmarks"]
+    mirrored = mirror_face({"landmarks": result}, 1.0, rng)["landmarks"]
     assert np.allclose(mirrored, normalise(seen, _all(points)), atol=1e-5)
 
 

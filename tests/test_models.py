@@ -31,6 +31,8 @@ CASES += [
     ("multimodalcnn", {"fusion": "concat", "face_model": "cnn_simple"}),
     *[("late_fusion", {**MEMBERS, "late_method": method}) for method in METHODS],
     *[("cnn_temporal", {"temporal": kind}) for kind in ("gru", "attention", "tcn", "mean")],
+    ("blendshape_tcn", {"temporal": "mean"}),
+    ("multimodalcnn", {"fusion": "ia", "face_model": "blendshape_tcn"}),
     ("cnn_temporal", {"backbone": "efficientnet_b0"}),
     ("cnn_temporal", {"backbone": "efficientface"}),
     ("cnn_ae_lstm", {"model_variant": "attention", "bidirectional": False}),
@@ -47,6 +49,7 @@ def _inputs(model: EmotionModel) -> dict[str, Tensor]:
         "face": torch.randn(B, pictures, 3, SIDE, SIDE),
         "speech": torch.randn(B, 1, 80, 100) if _by_blocks(model) else torch.randn(B, mels, 100),
         "landmarks": torch.randn(B, STEPS, 70, 2),
+        "blendshapes": torch.randn(B, STEPS, 55),
     }
     inputs = {name: values[name] for name in model.inputs}
     for name, value in list(inputs.items()):
@@ -372,7 +375,7 @@ def test_blocks_are_trained_by_name_and_unknown_ones_refused() -> None:
 
 
 def test_an_unknown_model_or_argument_is_named() -> None:
-    with pytest.raises(ValueError, match="unknown model 'x'; choose from cnn_ae_lstm"):
+    with pytest.raises(ValueError, match="unknown model 'x'; choose from blendshape_tcn, cnn"):
         build_model("x")
     with pytest.raises(ValueError, match="takes no argument fusion"):
         build_model("speech_cnn", fusion="ia")

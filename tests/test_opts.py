@@ -11,12 +11,13 @@ import pytest
 
 from flags import AUTO_BATCH, ModelOptions
 from models import accepted_arguments, list_models, model_inputs
+from models.multimodalcnn import SEEN
 from models.registry import _class_of
 from opts import LIST, RECIPES, parse_options
 
 DATA = ["--annotation_path", "a.csv"]
 # Set by the data: classes, the store's face size, and the parts that are combined.
-NOT_FLAGS = {"num_classes", "image_size", "face", "landmarks", "speech"}
+NOT_FLAGS = {"num_classes", "image_size", "face", "landmarks", "blendshapes", "speech"}
 
 
 @pytest.mark.parametrize("model", list_models())
@@ -34,7 +35,7 @@ def test_branches_are_chosen_from_what_sees_and_hears() -> None:
     assert options.model.face_model == "landmark_tcn"
     choices = {entry.name: entry.metadata["choices"] for entry in fields(ModelOptions)}
     assert {model_inputs(name) for name in choices["speech_model"]} == {("speech",)}
-    assert {model_inputs(name) for name in choices["face_model"]} == {("face",), ("landmarks",)}
+    assert {model_inputs(name) for name in choices["face_model"]} == {(name,) for name in SEEN}
 
 
 @pytest.mark.parametrize(

@@ -14,12 +14,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from skimage import data
 
 from datasets import prepare
 from datasets.annotations import Record, read_annotations, write_annotations
 from datasets.cluster import spread_work
 from datasets.sources import SourceLedger
 from datasets.store import ClipStore, StoreWriter
+from media.blendshapes import BLENDSHAPES
+from media.clip import Window
 
 ROOT = Path(__file__).parents[1]
 RATE = 16000
@@ -105,7 +108,7 @@ def test_a_run_goes_on_where_an_earlier_one_was_cut(tmp_path: Path) -> None:
     assert prepare.main(_arguments(listed, tmp_path / "whole")) == 0
     assert prepare.main(_arguments(listed, tmp_path / "cut")) == 0
     clips = tmp_path / "cut" / "clips"
-    for name, length in (("index.jsonl", 700), ("sources.jsonl", 500), ("waveform", 20_000)):
+    for name, length in (("index.jsonl", 1300), ("sources.jsonl", 500), ("waveform", 20_000)):
         with (clips / name).open("r+b") as file:
             file.truncate(length)
     assert prepare.main(_arguments(listed, tmp_path / "cut")) == 0
@@ -194,3 +197,45 @@ def _kill_at(index: Path, lines: int, arguments: list[str]) -> None:
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
     process.wait()
+
+
+@pytest.fixture
+def faces(tmp_path: Path) -> Path:
+    """A folder of three pictures: a smiling face of 48 and of 110 pixels, and a wall."""
+    portrait = data.astronaut()[62:172, 170:280, ::-1]
+    small = cv2.resize(portrait, (48, 48), interpolation=cv2.INTER_AREA)
+    wall = np.random.default_rng(0).integers(90, 110, (64, 64, 3), dtype=np.uint8)
+    folder = tmp_path / "faces" / "happy"
+    folder.mkdir(parents=True)
+    for name, picture in (("large", portrait), ("small", small), ("wall", wall)):
+        cv2.imwrite(str(folder / f"{name}.png"), picture)
+    return tmp_path / "faces"
+
+
+@pytest.mark.filterwarnings("ignore:.*have no speaker")
+def test_stills_of_faces_are_prepared_with_their_mesh(faces: Path, tmp_path: Path) -> None:
+    arguments = ["own_folder", "--root", str(faces), "--out", str(tmp_path / "out")]
+    arguments += ["--face_size", "32", "--detector", "whole"]
+    assert prepare.main([*arguments, "--mesh"]) == 0
+    store = ClipStore(tmp_path / "out" / "clips")
+    records = read_annotations(tmp_path / "out" / "manifest.csv")
+    found = {Path(record.video).stem: store.recording(record.key) for record in records}
+    smiles = [BLENDSHAPES.index(name) for name in ("mouthSmileLeft", "mouthSmileRight")]
+    for name in ("large", "small"):
+        assert found[name].meshes.blendshapes[:, smiles].min() > 0.5, name
+        clip = found[name].cut(Window(0.0, 1.0), store.config)
+        assert clip.blendshapes_mask.all()
+        assert clip.points_mask.all()
+    assert not len(found["wall"].meshes.times)
+    assert prepare.main([*arguments, "--mesh", "--mesh_rate", "5"]) == 2, "another rate"
+
+
+@pytest.mark.filterwarnings("ignore:.*have no speaker")
+def test_a_store_without_meshes_is_not_taken_for_one_with(
+    faces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["own_folder", "--root", str(faces), "--out", str(tmp_path / "out")]
+    arguments += ["--face_size", "32", "--detector", "whole"]
+    assert prepare.main(arguments) == 0
+    assert prepare.main([*arguments, "--mesh"]) == 2
+    assert "was prepared without blendshapes" in capsys.readouterr().err

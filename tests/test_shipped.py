@@ -87,10 +87,11 @@ def _say(checkpoint: Checkpoint, clips: Sequence[Clip]) -> int:
     inputs = checkpoint.model.inputs
     heard = [c for c in clips if c.has_speech or c.face_mask.any() or c.points_mask.any()]
     samples = [preprocess(clip, checkpoint.clip_config, inputs) for clip in heard]
-    if checkpoint.prior is not None:
+    if "landmarks" in checkpoint.priors:
         for sample in samples:
             points, mask = sample["landmarks"].numpy(), sample["landmarks_mask"].numpy()
-            sample["landmarks"] = torch.from_numpy(relative_to(points, mask, checkpoint.prior.face))
+            face = checkpoint.priors["landmarks"].face
+            sample["landmarks"] = torch.from_numpy(relative_to(points, mask, face))
     batch = {name: torch.stack([sample[name] for sample in samples]) for name in samples[0]}
     logits = checkpoint.model(**batch)["logits"]
     return int(logits.log_softmax(dim=-1).mean(dim=0).argmax())
