@@ -46,7 +46,7 @@ OFF = replace(CONFIG, voice_activity=0.0)
 
 
 def make_recording(sound: np.ndarray, config: ClipConfig = CONFIG) -> Recording:
-    recording = media.recording._empty_recording(Path("a.wav"), config)
+    recording = media.recording._empty_recording(Path("a.wav"), config, None)
     waveform = to_samples(sound)
     voice = find_voice(waveform, config.sample_rate) if config.voice_activity else None
     duration = len(sound) / config.sample_rate
