@@ -25,6 +25,7 @@ from files import replacing
 from media.adaptation import Prior
 from media.clip import ENTRIES, LEGACY, ClipConfig
 from models import EmotionModel, build_model, find_block_encoder
+from models.late_fusion import EVIDENCE
 from whisper_weights import WhisperWeights, describe_size, is_whisper, read_whisper
 
 VERSION = 1
@@ -339,6 +340,8 @@ def _start_whisper(model: nn.Module, whisper: WhisperWeights, path: Path) -> Key
 def combine_checkpoints(parts: Mapping[str, Checkpoint], late_method: str) -> Checkpoint:
     """A late fusion whose members see and hear as each of `parts` was trained, by modality.
 
+    With the rule `evidence` each member keeps its own temperature.
+
     Raises:
         ValueError: different classes, or windows of different length.
     """
@@ -360,6 +363,9 @@ def combine_checkpoints(parts: Mapping[str, Checkpoint], late_method: str) -> Ch
     )
     for modality, part in parts.items():
         model.get_submodule(f"members.{modality}").load_state_dict(part.model.state_dict())
+    if late_method == EVIDENCE:
+        scales = [part.calibration.scale[0] if part.calibration else 1.0 for part in parts.values()]
+        model.get_buffer("scale").copy_(torch.tensor(scales))
     config = merge_clip_configs({name: part.clip_config for name, part in parts.items()})
     info = merge_provenance([part.info for part in parts.values()])
     priors = {name: prior for part in parts.values() for name, prior in part.priors.items()}

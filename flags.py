@@ -20,7 +20,7 @@ from models import list_models, model_inputs
 from models.backbones import BACKBONES
 from models.cnn_ae_lstm import ENCODERS, VARIANTS
 from models.cnn_temporal import TEMPORAL
-from models.late_fusion import METHODS
+from models.late_fusion import LATE_METHODS
 from models.multimodalcnn import FUSIONS, SEEN
 from models.whisper_encoder import SIZES
 from models.whisper_speech import LAYER_MIXES
@@ -223,7 +223,7 @@ class ModelOptions:
     dropout: float | None = option(
         None, "where the model has it; default: the architecture's", least=0
     )
-    late_method: str = option("product", "rule of late_fusion", METHODS)
+    late_method: str = option("product", "rule of late_fusion", LATE_METHODS)
     landmark_width: int = option(96, "channels of landmark_tcn", least=8)
     whisper_size: str | None = option(
         None, "of whisper_speech's encoder; default: tiny", tuple(SIZES)

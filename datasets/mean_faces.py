@@ -50,14 +50,15 @@ class MeanFaces:
     def prior(self) -> Prior:
         """Where the reference of somebody new starts: the mean of the speakers here.
 
-        Of blendshapes without any speaker, as of stills, it is the mean of the records.
+        Of blendshapes a record without a speaker, such as a still, counts as a speaker of its own.
 
         Raises:
             ValueError: no record has what it takes.
         """
         means = list(self.by_speaker().values())
-        if not means:
-            means = [face for face, seconds in self.faces if seconds > 0 and face.ndim == 1]
+        for (face, seconds), speaker in zip(self.faces, self._speakers, strict=True):
+            if seconds > 0 and not speaker and face.ndim == 1:
+                means.append(face)
         if not means:
             raise ValueError(
                 "speaker adaptation needs records with landmarks and a speaker, or with blendshapes"

@@ -234,7 +234,6 @@ SPEECH = (
     "voice_activity",
 )
 
-# What each modality's encoder depends on.
 ENTRIES = {"face": FACE, "landmarks": LANDMARKS, "blendshapes": BLENDSHAPES, "speech": SPEECH}
 
 # Preprocessing of the checkpoints published with Chumachenko et al., ICPR 2022: 15 pictures spread
@@ -454,7 +453,8 @@ class Recording:
         self, face_id: int | None, window: Window, config: ClipConfig
     ) -> tuple[np.ndarray, np.ndarray]:
         """The same of the followed face's blendshapes and head pose."""
-        times = window.start + (np.arange(config.mesh_steps) + 0.5) / config.mesh_rate
+        rate = config.mesh_steps / config.window_seconds  # so that a short window has its middle
+        times = window.start + (np.arange(config.mesh_steps) + 0.5) / rate
         return _cut_short(*self.meshes.of(face_id).sample(times), times < window.end)
 
     def _cut_voice(self, window: Window, config: ClipConfig) -> VoiceTrack | None:

@@ -5,6 +5,11 @@ probabilities, and `stacking` (a linear layer over log-probabilities). Weights o
 fitted on validation predictions by `fit_combination`, never on training data. Where a modality is
 missing, the other decides alone. Source of the rules: Kittler et al., On combining classifiers,
 PAMI 1998.
+
+`evidence` is for classifiers that are calibrated each by itself and answer for equal priors: voice
+and face are taken for independent witnesses, so their log-probabilities are added; the classifiers
+of one face are not independent, so their mean stands for the face. Each member's log-probabilities
+are first multiplied by the scale of its own calibration. Nothing is fitted on pairs of both.
 """
 
 from __future__ import annotations
@@ -18,6 +23,8 @@ from fusion import METHODS, fit_combination
 from models.registry import EmotionModel, build_model, register_model
 
 MODALITIES = ("face", "landmarks", "blendshapes", "speech")
+EVIDENCE = "evidence"
+LATE_METHODS = (*METHODS, EVIDENCE)
 
 
 @register_model("late_fusion")
@@ -28,7 +35,7 @@ class LateFusion(EmotionModel):
         face, landmarks, speech, blendshapes: {"name": ..., "arguments": {...}} of each member, as
             checkpoints hold them; None for no such member.
         num_classes: classes of all.
-        late_method: one of `METHODS`.
+        late_method: one of `LATE_METHODS`.
     """
 
     inputs: tuple[str, ...] = MODALITIES
@@ -36,6 +43,7 @@ class LateFusion(EmotionModel):
     one_head = False
     source = "rules: Kittler et al., On combining classifiers, PAMI 1998"
     weight: Tensor
+    scale: Tensor
 
     def __init__(
         self,
@@ -47,8 +55,8 @@ class LateFusion(EmotionModel):
         blendshapes: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        if late_method not in METHODS:
-            choices = ", ".join(METHODS)
+        if late_method not in LATE_METHODS:
+            choices = ", ".join(LATE_METHODS)
             raise ValueError(f"unknown late_method {late_method!r}; choose from {choices}")
         self.method = late_method
         given = {"face": face, "landmarks": landmarks}
@@ -61,6 +69,8 @@ class LateFusion(EmotionModel):
             {name: build_model(part["name"], **part["arguments"]) for name, part in parts.items()}
         )
         self.register_buffer("weight", torch.full((len(parts),), 1 / len(parts)))
+        if late_method == EVIDENCE:
+            self.register_buffer("scale", torch.ones(len(parts)))
         if late_method == "stacking":
             self.stack = nn.Linear(len(parts) * num_classes, num_classes)
             _start_as_product(self.stack)
@@ -87,6 +97,8 @@ class LateFusion(EmotionModel):
 
     def combine(self, log_p: Tensor, present: Tensor) -> Tensor:
         """(B, M, C) log-probabilities of M members, (B, M) bool -> (B, C) log-probabilities."""
+        if self.method == EVIDENCE:
+            return self._add_evidence(log_p, present)
         share = (
             self.weight if self.method == "weighted" else torch.ones_like(self.weight)
         ) * present
@@ -102,6 +114,17 @@ class LateFusion(EmotionModel):
             combined = torch.where(both, self.stack(log_p.flatten(1)), combined)
         return combined.log_softmax(dim=-1)
 
+    def _add_evidence(self, log_p: Tensor, present: Tensor) -> Tensor:
+        """What the voice says and the mean of what the face's classifiers say, added."""
+        calibrated = (log_p * self.scale[:, None]).log_softmax(dim=-1)
+        is_voice = torch.tensor([name == "speech" for name in self.members], device=log_p.device)
+        total = torch.zeros_like(log_p[:, 0])
+        for witness in (is_voice, ~is_voice):
+            share = (present & witness).to(log_p.dtype)
+            share = share / share.sum(dim=1, keepdim=True).clamp(min=1.0)
+            total = total + (calibrated * share.unsqueeze(-1)).sum(dim=1)
+        return total.log_softmax(dim=-1)
+
     def fit_combination(self, outputs: dict[str, Tensor], targets: Tensor) -> None:
         """Fit the weights on validation predictions, as `fusion.fit_combination` does.
 
@@ -109,6 +132,8 @@ class LateFusion(EmotionModel):
             outputs: (B, C) of each member, such as `face_logits`, of clips that have them all.
             targets: (B,) class indices, or (B, C) probabilities.
         """
+        if self.method == EVIDENCE:
+            return
         log_p = torch.stack([outputs[f"{m}_logits"].log_softmax(-1) for m in self.members], dim=1)
         fitted = fit_combination(log_p.double().numpy(), targets.numpy(), self.method)
         if fitted.weights is not None:

@@ -97,6 +97,16 @@ def test_where_the_face_has_left_steps_are_masked() -> None:
     assert short.blendshapes_mask.tolist() == [True, True, *[False] * 8]
 
 
+def test_a_window_shorter_than_a_step_has_one_in_its_middle() -> None:
+    times = np.arange(0.0, 1.5, 0.1)
+    meshes = make_meshes(0, True, times)
+    meshes.head_poses[:, 0] = times
+    config = replace(SMALL, window_seconds=0.04)
+    clip = replace(make_recording(0), meshes=meshes).cut(Window(0.4, 0.44), config)
+    assert clip.blendshapes_mask.tolist() == [True]
+    assert clip.blendshapes[0, 52] == pytest.approx(0.42, abs=1e-5)
+
+
 def test_another_person_has_other_meshes() -> None:
     recording = make_recording(0)
     strangers = replace(recording.meshes, ids=recording.meshes.ids + 1)
@@ -167,6 +177,11 @@ def test_stills_without_speakers_have_their_mean_as_prior() -> None:
     prior = MeanFaces(records, [*tracks, empty_meshes()]).prior()
     assert prior.face.shape == (VALUES,)
     assert np.allclose(prior.face, (tracks[0].values[0] + tracks[1].values[0]) / 2)
+    named = [*[Record("", f"{i}.mp4", "sad", speaker="anna") for i in (3, 4)], records[0]]
+    films = [make_meshes(seed, False, np.arange(10) / 10) for seed in (2, 3)]
+    anna = (films[0].values.mean(axis=0) + films[1].values.mean(axis=0)) / 2
+    prior = MeanFaces(named, [*films, tracks[0]]).prior()
+    assert np.allclose(prior.face, (anna + tracks[0].values[0]) / 2), "each counts as a person"
     points = [LandmarkTrack(np.zeros((0, 68, 2), np.float32), np.zeros(0), np.zeros(0, np.int32))]
     with pytest.raises(ValueError, match="landmarks and a speaker, or with blendshapes"):
         MeanFaces(records[:1], points).prior()

@@ -14,7 +14,7 @@ from torch import Tensor
 from checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from media.clip import ClipConfig
 from models import EmotionModel, build_model, list_models, set_trainable
-from models.late_fusion import METHODS
+from models.late_fusion import LATE_METHODS
 from models.multimodalcnn import FUSIONS
 from models.summary import DEFAULT_CLIP, example_arguments, format_table, summarise_models
 
@@ -29,7 +29,7 @@ CASES += [
     ("multimodalcnn", {"fusion": "ia", "speech_model": "mfcc_cnn", "n_mels": 10}),
     ("multimodalcnn", {"fusion": "it", "face_model": "landmark_tcn"}),
     ("multimodalcnn", {"fusion": "concat", "face_model": "cnn_simple"}),
-    *[("late_fusion", {**MEMBERS, "late_method": method}) for method in METHODS],
+    *[("late_fusion", {**MEMBERS, "late_method": method}) for method in LATE_METHODS],
     *[("cnn_temporal", {"temporal": kind}) for kind in ("gru", "attention", "tcn", "mean")],
     ("blendshape_tcn", {"temporal": "mean"}),
     ("multimodalcnn", {"fusion": "ia", "face_model": "blendshape_tcn"}),
