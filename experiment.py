@@ -46,6 +46,7 @@ from validation import evaluate, predict
 
 _SUBSETS = {"val": "validation", "test": "testing"}
 _DEFAULT_BATCH = 32
+ENCODED = "encoded"  # folder in a store: what frozen encoders made of its sound
 
 
 @dataclass
@@ -107,7 +108,8 @@ class Experiment:
         if (trained and not self.fitted) or (changes is not None and changes.changes_sound):
             return None
         if self.kept is None:
-            self.kept = KeptBlocks(encoder, self.device)
+            folder = self.stores.folder / ENCODED
+            self.kept = KeptBlocks(encoder, self.checkpoint.clip_config, self.device, folder)
         return self.kept.inputs
 
     def loader(self, subset: str) -> DataLoader[dict[str, Any]]:

@@ -47,6 +47,11 @@ class StoreSet:
             if differences:
                 raise ValueError(f"{self._stores[0].folder} and {store.folder}: {differences[0]}")
 
+    @property
+    def folder(self) -> Path:
+        """Of the first of them."""
+        return self._stores[0].folder
+
     def holds(self, key: str) -> bool:
         return any(key in store for store in self._stores)
 
