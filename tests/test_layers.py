@@ -122,7 +122,7 @@ MAY_IMPORT = {
     - COMMANDS
     - {"training", "experiment", "crossval", "inference", "explain", "summary"},
     "explain": EVERYTHING - COMMANDS - {"training", "experiment", "crossval", "explain"},
-    "convert": {"checkpoint", "command_line"},
+    "convert": {"calibration", "checkpoint", "command_line", "reports"},
     "robustness": {"command_line", "datasets", "inference", "reports", "timeline"},
     "main": EVERYTHING - COMMANDS,
     "benchmarks": EVERYTHING,
