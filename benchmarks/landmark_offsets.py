@@ -13,8 +13,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
+from PIL import Image
 
 from media.landmarker import build_landmarker, locate_in_face
 from media.landmarks import MIRRORED, POINTS, normalise
@@ -28,7 +28,7 @@ def measure(folder: Path) -> tuple[np.ndarray, int]:
     reader, landmarker = MeshReader(), build_landmarker("the comparison")
     found = []
     for path in sorted(folder.rglob("*.jpg")):
-        face = cv2.imread(str(path))[..., ::-1].copy()
+        face = np.ascontiguousarray(np.asarray(Image.open(path).convert("RGB")))
         mesh, points = reader.read_still(face), locate_in_face(landmarker, face)
         if mesh is None or points is None or abs(mesh.head_pose[0]) > MOST_YAW:
             continue
