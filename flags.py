@@ -249,6 +249,11 @@ class ModelOptions:
         None, "of whisper_speech: of low-rank adapters on the encoder; default: 0, none", least=0
     )
     blendshape_width: int = option(64, "channels of blendshape_tcn", least=8)
+    head_width: int | None = option(
+        None,
+        "of whisper_speech: units of a hidden layer before the last; default: 0, none",
+        least=0,
+    )
     recurrent_width: int | None = option(
         None, "of the GRU in each direction, 0 for none; default: the architecture's", least=0
     )
