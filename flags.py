@@ -365,11 +365,13 @@ class InferenceOptions:
     media_path: list[str] = option([], "files, folders or globs")
     speaker_column: str | None = option(
         None,
-        "with --adapt: --media_path names CSV tables with a column 'media'; this column of theirs "
-        "says who speaks, and a speaker's mean face goes on from file to file",
+        "implies --adapt recording: --media_path names CSV tables with a column 'media'; this "
+        "column of theirs says who speaks, and a speaker's mean face goes on from file to file",
     )
     speaker_folder: bool = option(
-        False, "with --adapt: files of one folder are of one speaker, whose mean face goes on"
+        False,
+        "implies --adapt recording: files of one folder are of one speaker, whose mean face goes "
+        "on from file to file",
     )
     model_path: str = option(str(DEFAULT_CHECKPOINT), "checkpoint")
     efficientface_path: str | None = option(
