@@ -232,7 +232,7 @@ class WhisperSpeech(EmotionModel):
 def _build_head(width: int, hidden: int, num_classes: int, dropout: float) -> nn.Sequential:
     layers: list[nn.Module] = [nn.BatchNorm1d(width), nn.Dropout(dropout)]
     if hidden:
-        layers += [nn.Linear(width, hidden), nn.GELU(), nn.BatchNorm1d(hidden), nn.Dropout(dropout)]
+        layers += [nn.Linear(width, hidden), nn.GELU(), nn.Dropout(dropout)]
     last = nn.Linear(hidden or width, num_classes) if num_classes else nn.Identity()
     return nn.Sequential(*layers, last)
 
