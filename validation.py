@@ -94,11 +94,15 @@ def predict(
 ) -> Predictions:
     """Run a model in evaluation mode over all batches of samples.
 
+    A window that holds nothing the model takes is left out, as it has no probabilities in a
+    timeline; but where a record has no other windows, they stay.
+
     Args:
         without: a modality that is masked, to see what the others do alone.
     """
     model.eval()
     parts: list[dict[str, Tensor]] = []
+    present: list[Tensor] = []
     fixed: dict[str, list[Tensor]] = {n: [] for n in ("target", "label", "record", "start", "end")}
     with _watching_features(model) as features:
         for batch in batches:
@@ -106,21 +110,36 @@ def predict(
             if without:
                 for name in (without, f"{without}_mask"):
                     inputs[name] = torch.zeros_like(inputs[name])
+            present.append(_present(batch["inputs"], len(batch["record"])))
             output = model(**inputs)
             heads = {k: v for k, v in output.items() if k == "logits" or k.endswith("_logits")}
             parts.append({name: value.float().cpu() for name, value in heads.items()})
             for name, values in fixed.items():
                 values.append(batch[name])
     joined = {name: torch.cat(values) for name, values in fixed.items()}
+    kept = _kept_windows(torch.cat(present), joined["record"])
     return Predictions(
-        outputs={name: torch.cat([part[name] for part in parts]) for name in parts[0]},
-        targets=joined["target"],
-        labels=joined["label"],
-        records=joined["record"],
-        spans=torch.stack([joined["start"], joined["end"]], dim=1),
-        features=torch.cat(features) if features else None,
+        outputs={name: torch.cat([part[name] for part in parts])[kept] for name in parts[0]},
+        targets=joined["target"][kept],
+        labels=joined["label"][kept],
+        records=joined["record"][kept],
+        spans=torch.stack([joined["start"], joined["end"]], dim=1)[kept],
+        features=torch.cat(features)[kept] if features else None,
         task=task,
     )
+
+
+def _present(inputs: dict[str, Tensor], count: int) -> Tensor:
+    """(B,) bool: which samples hold any modality; all where there are no masks."""
+    masks = [value for name, value in inputs.items() if name.endswith("_mask")]
+    if not masks:
+        return torch.ones(count, dtype=torch.bool)
+    return torch.stack([mask.flatten(1).any(dim=1) for mask in masks]).any(dim=0)
+
+
+def _kept_windows(present: Tensor, records: Tensor) -> Tensor:
+    """(W,) bool: windows that hold something, and all of records none of whose windows does."""
+    return present | ~torch.isin(records, records[present])
 
 
 @contextmanager

@@ -33,6 +33,9 @@ MODALITY_ARRAYS = {"face": "faces", "landmarks": "landmarks", "speech": "wavefor
 MODALITY_ARRAYS |= {"blendshapes": "blendshapes"}
 
 
+DRAWS = 8  # of a training window, until one holds something
+
+
 class StoreSet:
     """Several stores read as one; each holds the recordings of one annotation file.
 
@@ -182,11 +185,13 @@ class ClipDataset(Dataset[dict[str, Any]]):
         record = self.records[index]
         epoch = self.epoch if self._options.train else 0
         rng = np.random.default_rng((self._options.seed, epoch, item))
-        window = window or self._random_window(record, rng)
-        config = (
-            self.config.over(round(window.end - window.start, 2)) if self._whole else self.config
-        )
-        clip = self._cut(record, window, config)
+        if window is None:
+            window, clip = self._draw_window(record, rng)
+            config = self.config
+        else:
+            length = round(window.end - window.start, 2)
+            config = self.config.over(length) if self._whole else self.config
+            clip = self._cut(record, window, config)
         for modality in self._modalities if self._lenders else ():
             if not self._stores.has(record.key, modality):
                 clip = self._lend(clip, record, modality, rng)
@@ -302,6 +307,15 @@ class ClipDataset(Dataset[dict[str, Any]]):
     def _cut(self, record: Record, window: Window, config: ClipConfig) -> Clip:
         return self._stores.of(record.key).recording(record.key).cut(window, config)
 
+    def _draw_window(self, record: Record, rng: np.random.Generator) -> tuple[Window, Clip]:
+        """A random window that holds something the model takes, where a few draws find one."""
+        for _ in range(DRAWS):
+            window = self._random_window(record, rng)
+            clip = self._cut(record, window, self.config)
+            if any(_holds(clip, modality) for modality in self._modalities):
+                break
+        return window, clip
+
     def _random_window(self, record: Record, rng: np.random.Generator) -> Window:
         start, end = self._span(record)
         length = self.config.window_seconds
@@ -350,6 +364,15 @@ def measure_faces(records: Sequence[Record], stores: StoreSet, modality: str) ->
     name = {"landmarks": "landmarks", "blendshapes": "meshes"}[modality]
     tracks = [getattr(stores.of(record.key).recording(record.key), name) for record in records]
     return MeanFaces(records, tracks)
+
+
+def _holds(clip: Clip, modality: str) -> bool:
+    masks = {
+        "face": clip.face_mask,
+        "landmarks": clip.points_mask,
+        "blendshapes": clip.blendshapes_mask,
+    }
+    return clip.has_speech if modality == "speech" else bool(masks[modality].any())
 
 
 def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
