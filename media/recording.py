@@ -19,11 +19,13 @@ from media.audio import SoundTrack
 from media.clip import Clip, ClipConfig, Recording, check_hop, tile_windows, window_at
 from media.demux import (
     DAMAGED,
+    Damage,
     choose_streams,
     declared_duration,
     decode_packet,
     is_still,
     open_media,
+    promised_duration,
     read_origin,
     read_packets,
 )
@@ -95,6 +97,7 @@ def read_recording(
     detector: Detector | None,
     progress: Callable[[float], None] | None = None,
     landmarker: Landmarker | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> Recording:
     """Decode a whole file. For short files: it is held in memory.
 
@@ -106,6 +109,7 @@ def read_recording(
         detector: finds faces; with None no picture is decoded, for speech alone.
         progress: is told the share that is done, 0 to 1.
         landmarker: finds the 68 points of the followed face; with None there are none.
+        tell: is told, line by line, what of the file could not be used.
 
     Raises:
         ValueError: a landmarker without a detector, in whose boxes it would look.
@@ -113,21 +117,24 @@ def read_recording(
     """
     _check_finders(detector, landmarker)
     recording = _empty_recording(path, config)
-    blocks = list(_report(_read_blocks(path, config, detector, landmarker), path, progress))
+    read = _read_blocks(path, config, detector, landmarker, tell)
+    blocks = list(_report(read, path, progress))
     return _extend(recording, blocks)
 
 
-def stream_clips(
+def stream_clips(  # noqa: PLR0913 - what a reader of files needs, each of them optional
     path: Path,
     config: ClipConfig,
     detector: Detector | None,
     hop_seconds: float,
     progress: Callable[[float], None] | None = None,
     landmarker: Landmarker | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> Iterator[Clip]:
     """Clips of the windows that tile a file, as it is decoded. Memory does not grow with length.
 
-    They equal those cut from `read_recording` at the windows of `tile_windows`.
+    They equal those cut from `read_recording` at the windows of `tile_windows`. What of the file
+    could not be used is told before the last clips are given.
 
     Raises:
         ValueError: the hop is not positive, or longer than a window; a landmarker without a
@@ -136,7 +143,8 @@ def stream_clips(
     """
     check_hop(config.window_seconds, hop_seconds)
     _check_finders(detector, landmarker)
-    blocks = _report(_read_blocks(path, config, detector, landmarker), path, progress)
+    read = _read_blocks(path, config, detector, landmarker, tell)
+    blocks = _report(read, path, progress)
     context = (config.speech_context + 1) / config.sample_rate  # seconds; 1 sample for rounding
     if landmarker is not None:
         context = max(context, MAX_GAP)
@@ -260,6 +268,7 @@ def _read_blocks(
     config: ClipConfig,
     detector: Detector | None,
     landmarker: Landmarker | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> Iterator[_Block]:
     tracker = None if detector is None else _build_tracker(detector, config, landmarker)
     with open_media(path) as container:
@@ -268,7 +277,8 @@ def _read_blocks(
         handed_on = 0.0
         streams = [stream for stream in (video, audio) if stream is not None]
         unwanted = video if detector is None else None
-        packets = _decode(container, streams, unwanted)
+        damage = Damage()
+        packets = _decode(container, streams, unwanted, damage)
         with running_ahead(packets, _count_ahead(video)) as decoded:
             for packet, frames in decoded:
                 decoding.take(packet, frames)
@@ -280,6 +290,10 @@ def _read_blocks(
             duration = max(duration, config.window_seconds)
         if duration <= 0:
             raise MediaError(f"{path}: no sound or picture in it can be decoded; {DAMAGED}")
+        if tell is not None:
+            promised = None if is_still(container) else promised_duration(container, streams)
+            for note in [*decoding.notes(), *damage.notes(duration, promised)]:
+                tell(note)
         yield decoding.hand_on(duration)
 
 
@@ -293,10 +307,11 @@ def _decode(
     container: av.container.InputContainer,
     streams: Sequence[av.stream.Stream],
     unwanted: av.stream.Stream | None,
+    damage: Damage,
 ) -> Iterator[tuple[av.Packet, list[av.frame.Frame]]]:
     """Packets and the frames in them; those of an unwanted stream are not decoded."""
-    for packet in read_packets(container, streams):
-        yield packet, [] if packet.stream is unwanted else decode_packet(packet)
+    for packet in read_packets(container, streams, damage):
+        yield packet, [] if packet.stream is unwanted else decode_packet(packet, damage)
 
 
 class _Decoding:
@@ -345,6 +360,10 @@ class _Decoding:
             self._samples += self._sound.finish()
         ends = [track.end for track in (self._sound, self._track) if track is not None]
         return max(ends)
+
+    def notes(self) -> list[str]:
+        """Lines on what of the sound could not be used."""
+        return self._sound.notes if self._sound else []
 
     def hand_on(self, known: float) -> _Block:
         samples = np.concatenate([np.zeros(0, dtype=np.int16), *self._samples])
