@@ -24,6 +24,7 @@ from attribution import leave_one_out
 from calibration import ConformalRule
 from checkpoint import Checkpoint, combine_checkpoints, load_checkpoint, reorder_classes
 from device import pick_device
+from files import printable
 from media.adaptation import Reference, relative_to
 from media.clip import Clip, ClipConfig, check_hop
 from media.faces import build_detector
@@ -143,8 +144,15 @@ class TrainingAlignedInference:
             MediaError: the file cannot be used.
         """
         path = Path(media_path)
+        warnings: list[str] = []
         clips = stream_clips(
-            path, self.config, self._detector, self.hop_seconds, progress, self._landmarker
+            path,
+            self.config,
+            self._detector,
+            self.hop_seconds,
+            progress,
+            self._landmarker,
+            warnings.append,
         )
         rows: list[TimelineRow] = []
         self._references = {}
@@ -156,13 +164,14 @@ class TrainingAlignedInference:
         timeline = Timeline(
             rows=tuple(rows),
             class_names=self.checkpoint.class_names,
-            media=path.name,
+            media=printable(path.name),
             duration=rows[-1].end,
             window_seconds=self.config.window_seconds,
             hop_seconds=self.hop_seconds,
-            checkpoint=self._identity(),
+            checkpoint=self.identity(),
             thumbnails=tuple(thumbnails.kept),
             task=read_task(self.checkpoint),
+            warnings=tuple(warnings),
         )
         timeline.check()
         return timeline
@@ -235,7 +244,7 @@ class TrainingAlignedInference:
         }
         return {CONTRIBUTION_PREFIX + name: change for name, change in changes.items()} | gates
 
-    def _identity(self) -> dict[str, object]:
+    def identity(self) -> dict[str, object]:
         """What a reader of the timeline must know to repeat it."""
         rule = {} if self._rule is None else {"conformal": self._rule.to_dict()}
         return {
@@ -243,6 +252,7 @@ class TrainingAlignedInference:
             "architecture": self.checkpoint.model.name,
             "task": self.checkpoint.task,
             "adapts": self._adapts,
+            "contributions": bool(self._weighed),
             "calibrated": self.checkpoint.calibration is not None,
             **rule,
             "clip_config": self.config.to_dict(),

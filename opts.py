@@ -367,6 +367,8 @@ def _check_inference(options: Options) -> None:
     named = "speaker_folder" if inference.speaker_folder else "speaker_column"
     if getattr(inference, named) and options.data.adapt == "none":
         raise ValueError(f"--{named} has no effect without --adapt recording")
+    if inference.resume and options.data.adapt != "none":
+        raise ValueError("--resume does not go with --adapt: what earlier files taught is not kept")
     _check_batch(options)
 
 

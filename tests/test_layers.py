@@ -11,6 +11,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 EVERYTHING = {
+    "batch",
+    "csv_table",
     "command_line",
     "files",
     "device",
@@ -48,7 +50,19 @@ EVERYTHING = {
 }
 COMMANDS = {"main", "convert", "robustness"}
 MAY_IMPORT = {
-    "command_line": set(),
+    "batch": {
+        "command_line",
+        "files",
+        "inference",
+        "media",
+        "media_list",
+        "opts",
+        "reports",
+        "summary",
+        "timeline",
+    },
+    "command_line": {"media"},
+    "csv_table": {"media"},
     "files": set(),
     "device": set(),
     "timeline_row": set(),
@@ -69,14 +83,14 @@ MAY_IMPORT = {
         "timeline",
         "metrics",
     },
-    "datasets": {"command_line", "files", "media"},
+    "datasets": {"command_line", "csv_table", "files", "media"},
     "checkpoint": {"calibration", "files", "media", "models", "datasets"},
     "pretrained": {"checkpoint", "models"},
     "flags": {"losses", "media", "models", "datasets", "timeline"},
     "opts": {"command_line", "flags", "losses", "models"},
     "schedules": {"flags"},
     "optimizers": {"flags", "models"},
-    "media_list": set(),
+    "media_list": {"csv_table", "files", "media"},
     "memory": set(),
     "initialisation": {
         "checkpoint",
@@ -110,13 +124,15 @@ MAY_IMPORT = {
         "metrics",
         "reports",
     },
-    "experiment": EVERYTHING - COMMANDS - {"inference", "explain", "crossval", "experiment"},
+    "experiment": EVERYTHING
+    - COMMANDS
+    - {"batch", "inference", "explain", "crossval", "experiment"},
     "crossval": {"datasets", "experiment", "files", "opts", "reports"},
     "attribution": {"models"},
     "inference": EVERYTHING
     - COMMANDS
-    - {"training", "experiment", "crossval", "inference", "explain", "summary"},
-    "explain": EVERYTHING - COMMANDS - {"training", "experiment", "crossval", "explain"},
+    - {"batch", "training", "experiment", "crossval", "inference", "explain", "summary"},
+    "explain": EVERYTHING - COMMANDS - {"batch", "training", "experiment", "crossval", "explain"},
     "convert": {"checkpoint", "command_line"},
     "robustness": {"command_line", "datasets", "inference", "reports", "timeline"},
     "main": EVERYTHING - COMMANDS,
