@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from checkpoint import Checkpoint, load_checkpoint, merge_provenance, save_checkpoint
-from datasets.annotations import Record, read_annotations
+from datasets.annotations import Record, read_annotations, tell_spellings
 from datasets.augment import AugmentOptions
 from datasets.corpora import CORPORA
 from datasets.mean_faces import MeanFaces
@@ -21,6 +21,7 @@ from datasets.prepare import STORE_NAME, prepare_records
 from datasets.sampler import EpochSampler
 from datasets.samples import ClipDataset, SampleOptions, StoreSet, collate
 from datasets.splits import check_speakers
+from datasets.stretches import check_stretches
 from device import pick_device
 from files import write_json
 from initialisation import (
@@ -221,7 +222,11 @@ def _read_data(
             f"--sample_size {options.sample_size}, but the store holds faces of "
             f"{stores.config.face_size} pixels: prepare it with --face_size {options.sample_size}"
         )
-    return _held(records, stores, say), _held(lenders, stores, say), stores
+    for line in tell_spellings(records):
+        say(line)
+    records, lenders = _held(records, stores, say), _held(lenders, stores, say)
+    check_stretches([*records, *lenders], lambda key: stores.of(key).duration(key))
+    return records, lenders, stores
 
 
 def _read_annotated(
