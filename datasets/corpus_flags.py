@@ -10,6 +10,7 @@ from typing import Any
 
 from datasets.affdex import TASKS, AffdexOptions
 from datasets.fer2013 import Duplicates, format_duplicates
+from files import printable
 
 _AFFDEX = "affdex_"  # then the name of an `AffdexOptions` entry
 _CORPUS_OF = {
@@ -47,6 +48,20 @@ def add_corpus_flags(parser: argparse.ArgumentParser) -> None:
     add("--affdex_video_pattern", metavar="PATTERN", help="of videos' names, as '*interview*'")
 
 
+def corpus_identity(options: argparse.Namespace) -> dict[str, Any]:
+    """What a prepared folder belongs to: the corpus, where it lies, and its options as given."""
+    given = {
+        name: value
+        for name, value in vars(options).items()
+        if name in _CORPUS_OF or name.startswith(_AFFDEX)
+    }
+    return {
+        "corpus": options.corpus,
+        "root": printable(Path(options.root).resolve()),
+        "options": {name: value for name, value in given.items() if value not in (None, False)},
+    }
+
+
 def read_corpus_flags(options: argparse.Namespace, say: Callable[[str], None]) -> dict[str, Any]:
     """Options for the reader of the corpus that the command line names.
 
@@ -65,6 +80,8 @@ def read_corpus_flags(options: argparse.Namespace, say: Callable[[str], None]) -
             raise ValueError(f"--{name} is of {corpus} only, not of {options.corpus}")
     if options.corpus == "ravdess":
         return {"song": options.song}
+    if options.corpus == "own_folder":
+        return {"say": say}
     if options.corpus == "fer2013":
         keep = options.keep_duplicates
         report = partial(_tell_duplicates, say, keep)
