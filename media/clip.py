@@ -21,6 +21,8 @@ PictureChoice = Literal["last", "even"]
 Colour = Literal["rgb", "bgr", "grey"]
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+SHOWN_SECONDS = 5.0  # for which a picture counts as shown until the next one replaces it
+LEAST_SOUND_SECONDS = 0.1  # a window with less sound holds no speech
 TIME_TOLERANCE = 1e-6  # seconds: a picture this little before a boundary belongs to what follows
 
 
@@ -239,7 +241,8 @@ class Clip:
         points_mask: (S,) bool.
         waveform: (context + N + context,) float32 in [-1, 1], zeros outside the recording.
         sound_samples: how many of the N lie in the window; the rest is padding after a short one.
-        has_speech: false where the recording has no sound or is silent.
+        has_speech: false where the recording has no sound, or less than `LEAST_SOUND_SECONDS` of
+            it in the window, or is silent.
     """
 
     window: Window
@@ -285,8 +288,7 @@ class Recording:
 
     def cut(self, window: Window, config: ClipConfig) -> Clip:
         """What lies in the window: sound and pictures by the same presentation times."""
-        inside = _between(self.face_times, window)
-        shown = int(_between(self.picture_times, window).sum())
+        inside, shown = self._shown(window)
         face_id = _followed_identity(self.face_ids[inside])
         chosen = np.flatnonzero(inside)[self.face_ids[inside] == face_id] if inside.any() else []
         faces, mask = self._pick_faces(np.asarray(chosen, dtype=int), window, config)
@@ -302,8 +304,21 @@ class Recording:
             points_mask=points_mask,
             waveform=waveform,
             sound_samples=sound_samples,
-            has_speech=_is_audible(waveform, config),
+            has_speech=sound_samples >= LEAST_SOUND_SECONDS * config.sample_rate
+            and _is_audible(waveform, config),
         )
+
+    def _shown(self, window: Window) -> tuple[np.ndarray, int]:
+        """(P,) which faces are shown in the window, and how many pictures are.
+
+        Where no picture begins in it, that is the one before, as slides and screen recordings have
+        them, for `SHOWN_SECONDS` at most.
+        """
+        pictures = _between(self.picture_times, window)
+        earlier = self.picture_times[self.picture_times < window.start]
+        if not pictures.any() and len(earlier) and window.start - earlier[-1] < SHOWN_SECONDS:
+            return self.face_times == earlier[-1], 1
+        return _between(self.face_times, window), int(pictures.sum())
 
     def _pick_faces(
         self, chosen: np.ndarray, window: Window, config: ClipConfig
@@ -374,7 +389,8 @@ def _even_slots(
     middles = window.start + (np.arange(config.pictures) + 0.5) * part
     if not len(chosen):
         return chosen, np.zeros(0, dtype=int)
-    distance = np.abs(times[chosen][None, :] - middles[:, None])
+    shown = np.maximum(times[chosen], window.start)  # a picture from before is still there
+    distance = np.abs(shown[None, :] - middles[:, None])
     slots = np.flatnonzero(distance.min(axis=1) < part)
     return chosen[distance.argmin(axis=1)[slots]], slots
 

@@ -16,7 +16,15 @@ import numpy as np
 
 from media.ahead import running_ahead
 from media.audio import SoundTrack
-from media.clip import Clip, ClipConfig, Recording, check_hop, tile_windows, window_at
+from media.clip import (
+    SHOWN_SECONDS,
+    Clip,
+    ClipConfig,
+    Recording,
+    check_hop,
+    tile_windows,
+    window_at,
+)
 from media.demux import (
     DAMAGED,
     Damage,
@@ -39,6 +47,7 @@ if TYPE_CHECKING:
 
 # Decoded in a thread while faces are looked for: enough to bridge one batch of the detector.
 PACKETS_AHEAD, BYTES_AHEAD = 48, 96 * 2**20
+LEAST_SECONDS = 1e-3  # a recording that is shorter has no row in a table of milliseconds
 BLOCK_SECONDS = 1.0  # how much is gathered before it is handed on
 # A stream that falls behind the other by as much has ended or pauses, and is not waited for.
 SOUND_LAG = 30.0
@@ -225,7 +234,8 @@ def _extend_track(track: LandmarkTrack, shown: list[FacePicture]) -> LandmarkTra
 
 
 def _drop_before(recording: Recording, seconds: float, config: ClipConfig) -> Recording:
-    faces = recording.face_times >= seconds
+    kept_from = _shown_from(recording.picture_times, seconds)
+    faces = recording.face_times >= kept_from
     dropped = int(max(0.0, seconds) * config.sample_rate) - recording.sound_start
     dropped = min(max(0, dropped), len(recording.waveform))
     return Recording(
@@ -235,10 +245,17 @@ def _drop_before(recording: Recording, seconds: float, config: ClipConfig) -> Re
         faces=recording.faces[faces],
         face_times=recording.face_times[faces],
         face_ids=recording.face_ids[faces],
-        picture_times=recording.picture_times[recording.picture_times >= seconds],
+        picture_times=recording.picture_times[recording.picture_times >= kept_from],
         landmarks=recording.landmarks.keep(recording.landmarks.times >= seconds),
         sound_start=recording.sound_start + dropped,
     )
+
+
+def _shown_from(picture_times: np.ndarray, seconds: float) -> float:
+    """When the picture began that is shown at a time; the time itself where none is any more."""
+    earlier = picture_times[picture_times < seconds]
+    shown = len(earlier) and seconds - earlier[-1] < SHOWN_SECONDS
+    return float(earlier[-1]) if shown else seconds
 
 
 def _report(
@@ -288,6 +305,10 @@ def _read_blocks(
         duration = decoding.finish()
         if is_still(container) and video is not None:
             duration = max(duration, config.window_seconds)
+        if 0 < duration < LEAST_SECONDS:
+            raise MediaError(
+                f"{path}: lasts less than a millisecond; give a recording of at least 0.1 s"
+            )
         if duration <= 0:
             raise MediaError(f"{path}: no sound or picture in it can be decoded; {DAMAGED}")
         if tell is not None:
