@@ -192,6 +192,8 @@ def _recipe_values(name: str) -> dict[str, Any]:
         raise ValueError(f"no recipe {path}; choose from {known}, or give a .toml file") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ValueError(f"cannot read recipe {path}: {error}") from error
+    except RecursionError as error:
+        raise ValueError(f"cannot read recipe {path}: its values are nested too deeply") from error
     groups = [_GROUPS[group] for group in _GROUPS_OF[TRAIN]]
     known_names = {f.name for cls in groups for f in fields(cls)} - _NOT_OF_RECIPES
     arguments: list[str] = []
@@ -230,8 +232,11 @@ def _saved_values(resume_path: str | None) -> dict[str, Any]:
         return {}
     path = run_folder_of(resume_path) / "opts.json"
     try:
-        return json.loads(path.read_text())
-    except (OSError, json.JSONDecodeError) as error:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(values, dict):
+            raise ValueError("opts.json holds no options")
+        return values
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"--resume_path {resume_path} is not a run folder: {error}") from error
 
 

@@ -233,7 +233,7 @@ def read_timeline(path: Path) -> Timeline:
         timeline.check()
     except KeyError as error:
         raise ValueError(f"{path}: not a whole timeline: {error} is missing") from error
-    except (ValueError, TypeError, csv.Error) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError, csv.Error) as error:
         raise ValueError(f"{path}: not a whole timeline: {error}") from error
     return timeline
 
