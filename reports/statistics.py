@@ -25,6 +25,7 @@ from scipy import stats
 
 MOST_EXACT = 14  # speakers up to which all 2**S sign flips are counted
 _DRAWS_AT_ONCE = 500
+_EQUAL = 1e-12  # scores that differ less are the same but for rounding
 Score = Callable[[np.ndarray], float]
 
 
@@ -49,7 +50,8 @@ def bootstrap_interval(
         seed: of the draws.
 
     Returns:
-        Lower and upper end; NaN with fewer than two speakers or a score that is not defined.
+        Lower and upper end; NaN with fewer than two speakers, a score that is not defined, or one
+        that is the same for all of them, whose spread cannot be told.
 
     Raises:
         ValueError: `level` is not between 0 and 1, or the lengths differ.
@@ -69,7 +71,7 @@ def bootstrap_interval(
     else:
         values = np.array([values_fn(np.concatenate([rows[s] for s in draw])) for draw in draws])
     values = values[np.isfinite(values)]
-    if len(values) < 2:
+    if len(values) < 2 or np.ptp(values) < _EQUAL:
         return float("nan"), float("nan")
     spread = float(values.std(ddof=1)) * np.sqrt(len(rows) / (len(rows) - 1))
     half = float(stats.t.ppf((1 + level) / 2, len(rows) - 1) * spread)
