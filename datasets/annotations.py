@@ -119,7 +119,7 @@ def _record_from_row(
     try:
         subset = _subset(row.get("subset", ""))
     except ValueError as error:
-        raise ValueError(f"{place}, column subset: {error}") from error
+        raise ValueError(f"{place}: {error} (column subset)") from error
     known = {*COLUMNS, *_CORPUS, *soft_columns}
     extra = {"gender": row["gender"]} if row.get("gender") else {}
     return Record(
@@ -146,7 +146,9 @@ def _number(row: dict[str, str], column: str, place: str, separator: str) -> flo
     try:
         value = float(text.replace(",", ".") if separator != "," else text)
     except ValueError:
-        value = math.nan
+        raise ValueError(
+            f"{place}: could not convert {text!r} in column {column} to a number"
+        ) from None
     if not (math.isfinite(value) and value >= 0):
         wanted = "a number of seconds" if column in ("start", "end") else "a fraction"
         raise ValueError(f"{place}, column {column}: must be {wanted}, 0 or more, not {text!r}")

@@ -56,7 +56,7 @@ def _read_known(path: Path) -> dict[str, Any] | None:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} cannot be read ({error}): {_REMEDY}") from error
     return content if isinstance(content, dict) else {}
 

@@ -168,7 +168,7 @@ def test_a_file_that_ends_before_it_says_is_told(
     assert _notes(path) == []
     cut = tmp_path / f"cut.{suffix}"
     cut.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
-    assert any(re.fullmatch(r"the file ends at 1\.\d+ s of 2\.\d+ s .*", n) for n in _notes(cut))
+    assert any(re.fullmatch(r"the file ends at [01]\.\d+ s of 2\.\d+ s .*", n) for n in _notes(cut))
 
 
 def test_lost_packets_are_counted(tmp_path: Path, talking_face: Path) -> None:
