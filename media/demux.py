@@ -20,6 +20,7 @@ _STATING = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "flv", "asf", "flac", "a
 _RIFF = {"wav", "avi"}  # FFmpeg corrects what their headers say by the size of the file
 MISSING_SECONDS = 0.25  # by which a file may end before it says, as containers round
 TS_DISCONT = 0x0200  # AVFMT_TS_DISCONT
+MOST_PIXELS = 2**26  # of a picture; 8K video has half as many
 READ_ATTEMPTS = 8  # in a row, at a damaged place of a file
 # Seconds between packets of a stream that tell that its clock was set anew.
 JUMP_BACK, JUMP_AHEAD = 1.0, 10.0
@@ -46,6 +47,8 @@ def _check_file(path: Path) -> None:
             raise MediaError(f"{path}: is a folder; name a media file in it")
         if not path.exists():
             raise MediaError(f"{path}: does not exist; check the path")
+        if not path.is_file():
+            raise MediaError(f"{path}: is a pipe or device; save the recording to a file first")
         if path.stat().st_size == 0:
             raise MediaError(f"{path}: is empty (0 bytes); copy or record it again")
         if is_lfs_pointer(path):
@@ -67,6 +70,7 @@ def choose_streams(
     videos.sort(key=lambda s: not s.disposition & default)
     audios.sort(key=lambda s: not s.disposition & default)
     if videos:
+        _check_size(videos[0].codec_context, path)
         videos[0].thread_type = "AUTO"
     return (videos[0] if videos else None), (audios[0] if audios else None)
 
@@ -99,6 +103,15 @@ class Damage:
         if promised is not None and duration < promised - MISSING_SECONDS:
             found.append(f"the file ends at {duration:.2f} s of {promised:.2f} s that it promises")
         return found
+
+
+def _check_size(codec: av.VideoCodecContext, path: Path) -> None:
+    """Refuse pictures that would take gigabytes of memory, as damaged headers may ask for."""
+    if codec.width * codec.height > MOST_PIXELS:
+        raise MediaError(
+            f"{path}: has pictures of {codec.width} x {codec.height} pixels, more than "
+            f"{MOST_PIXELS / 1e6:.0f} million; scale it down"
+        )
 
 
 def read_packets(

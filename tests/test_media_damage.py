@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import struct
 from pathlib import Path
@@ -205,3 +206,18 @@ def _write_float_wav(path: Path, sound: np.ndarray) -> None:
     path.write_bytes(
         struct.pack("<4sI4s", b"RIFF", 4 + len(form) + len(body), b"WAVE") + form + body
     )
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.mp4")
+    with pytest.raises(MediaError, match="is a pipe or device; save the recording"):
+        probe(tmp_path / "a.mp4")
+
+
+def test_pictures_of_gigabytes_are_refused(tmp_path: Path) -> None:
+    from PIL import Image
+
+    path = tmp_path / "huge.png"
+    Image.new("1", (12_000, 12_000)).save(path)
+    with pytest.raises(MediaError, match="12000 x 12000 pixels, more than 67 million"):
+        read_recording(path, CONFIG, WHOLE)
