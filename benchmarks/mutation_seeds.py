@@ -34,7 +34,7 @@ _MEDIA = (
     ("mjpeg.avi", "mjpeg", "pcm_s16le", 1, {}),
     ("h264.ts", "libx264", "aac", 1, {}),
     ("mpeg2.mpg", "mpeg2video", "mp2", 1, {}),
-    ("flv1.flv", "flv1", "libmp3lame", 1, {}),
+    ("flv1.flv", "flv", "libmp3lame", 1, {}),
     ("h264.flv", "libx264", "aac", 1, {}),
     ("wmv2.wmv", "wmv2", "", 1, {}),
     ("s16.wav", "", "pcm_s16le", 1, {}),
@@ -94,7 +94,9 @@ def _picture(number: int) -> np.ndarray:
 
 def _encode(path: Path, video: str, audio: str, channels: int, options: dict[str, str]) -> None:
     with av.open(str(path), "w", options=options) as container:
-        sound = container.add_stream(audio, rate=_rate_of(audio)) if audio else None
+        layout = "mono" if channels == 1 else "stereo"
+        rate = _rate_of(audio)
+        sound = container.add_stream(audio, rate=rate, layout=layout) if audio else None
         pictures = container.add_stream(video, rate=FPS) if video else None
         if pictures is not None:
             pictures.width, pictures.height = 192, 144
@@ -105,7 +107,6 @@ def _encode(path: Path, video: str, audio: str, channels: int, options: dict[str
                 container.mux(pictures.encode(frame))
             container.mux(pictures.encode(None))
         if sound is not None:
-            sound.layout = "mono" if channels == 1 else "stereo"
             for frame in _sound_frames(sound, channels):
                 container.mux(sound.encode(frame))
             container.mux(sound.encode(None))

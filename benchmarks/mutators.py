@@ -28,7 +28,7 @@ _WORDS += ("\u2028".encode(), b"9" * 40, b"[" * 2000, b"training", b"0x10", b"''
 
 def flip_bits(content: bytearray, random: np.random.Generator) -> bytearray:
     """Invert 1 to 300 bits anywhere."""
-    for place in random.integers(0, 8 * len(content), 10 ** random.uniform(0, 2.5)):
+    for place in random.integers(0, 8 * len(content), int(10 ** random.uniform(0, 2.5))):
         content[place // 8] ^= 1 << (place % 8)
     return content
 
@@ -36,7 +36,7 @@ def flip_bits(content: bytearray, random: np.random.Generator) -> bytearray:
 def flip_bits_of_the_head(content: bytearray, random: np.random.Generator) -> bytearray:
     """Invert 1 to 30 bits of the first kilobyte, where headers are."""
     head = bytearray(content[:1024])
-    for place in random.integers(0, 8 * len(head), 10 ** random.uniform(0, 1.5)):
+    for place in random.integers(0, 8 * len(head), int(10 ** random.uniform(0, 1.5))):
         head[place // 8] ^= 1 << (place % 8)
     return head + content[1024:]
 

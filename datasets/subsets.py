@@ -50,6 +50,7 @@ def find_gaps(
 
 
 _CONSEQUENCES = {
+    "training": "nothing is learned",
     "validation": "no epoch is known to be the best, so the last one is kept, uncalibrated",
     "testing": "the run ends without test scores",
 }

@@ -50,8 +50,7 @@ def bootstrap_interval(
         seed: of the draws.
 
     Returns:
-        Lower and upper end; NaN with fewer than two speakers, a score that is not defined, or one
-        that is the same for all of them, whose spread cannot be told.
+        Lower and upper end; NaN with fewer than two speakers or a score that is not defined.
 
     Raises:
         ValueError: `level` is not between 0 and 1, or the lengths differ.
@@ -71,7 +70,7 @@ def bootstrap_interval(
     else:
         values = np.array([values_fn(np.concatenate([rows[s] for s in draw])) for draw in draws])
     values = values[np.isfinite(values)]
-    if len(values) < 2 or np.ptp(values) < _EQUAL:
+    if len(values) < 2:
         return float("nan"), float("nan")
     spread = float(values.std(ddof=1)) * np.sqrt(len(rows) / (len(rows) - 1))
     half = float(stats.t.ppf((1 + level) / 2, len(rows) - 1) * spread)
@@ -87,6 +86,11 @@ def score_interval(
     """`bootstrap_interval` at 95 % of a score between 0 and 1 (accuracy, UAR, F1), cut to that."""
     low, high = bootstrap_interval(values_fn, speakers, performances)
     return float(np.maximum(low, 0.0)), float(np.minimum(high, 1.0))
+
+
+def has_width(low: float, high: float) -> bool:
+    """Whether two ends make an interval. Speakers who are all equal tell of no spread."""
+    return bool(high - low > _EQUAL)
 
 
 def first_of_each_performance(

@@ -48,6 +48,7 @@ def test_subsets_and_classes_that_are_missing_are_told() -> None:
         "no record is for testing: the run ends without test scores",
     ]
     assert find_gaps(records, NAMES, []) == []
+    assert find_gaps([], NAMES, []) == ["no record is for training: nothing is learned"]
     assert find_gaps(_records(training="hh"), (), ["validation"]) == [
         "no record is for validation: no epoch is known to be the best, so the last one is kept, "
         "uncalibrated"
