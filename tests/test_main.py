@@ -154,7 +154,8 @@ def test_one_bad_file_of_several_is_reported_and_the_rest_done(
     paths = ["--media_path", str(tmp_path / "bad.mp4"), str(demo_clip), "--no_plot"]
     status = main([*paths, "--model_path", str(model_path), "--output", str(tmp_path / "out")])
     assert status == 1
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"demo.csv", "demo.json"}
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    assert written == {"demo.csv", "demo.json", "summary.csv"}
     assert "bad.mp4" in capsys.readouterr().err
 
 
@@ -167,7 +168,7 @@ def test_files_of_one_name_do_not_overwrite_each_other(
     arguments = ["--media_path", str(tmp_path / "*"), "--no_plot", "--model_path", str(model_path)]
     paths = ["--media_path", str(tmp_path / "a"), str(tmp_path / "b")]
     assert main([*arguments[2:], *paths, "--output", str(tmp_path / "out")]) == 0
-    assert len(list((tmp_path / "out").glob("*.csv"))) == 2
+    assert len(list((tmp_path / "out").glob("clip*.csv"))) == 2
 
 
 def test_training_and_inference_see_equal_tensors(tmp_path: Path, demo_clip: Path) -> None:
