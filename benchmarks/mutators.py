@@ -8,13 +8,8 @@ import numpy as np
 
 Mutator = Callable[[bytearray, np.random.Generator], bytearray]
 _SIZES = (0, 1, 7, 8, 2**15 - 1, 2**16 - 1, 2**24, 2**31 - 1, 2**31, 2**32 - 1)
-_WORDS = tuple(
-    word.encode()
-    for word in (
-        *("nan", "-1", "1e400", "inf", "0x10", "9" * 40, "training"),
-        *('"', "'''", ";", ",", "\n", "\0", "[", "{", "=", "_", "\\u", "[" * 2000, "\u2028"),
-    )
-) + (b"\xff",)
+_TEXTS = ("nan", "-1", "1e400", "inf", "0x10", "9" * 40, "training", "'''", "\\u", "[" * 2000)
+_WORDS = [text.encode("utf-8", "surrogateescape") for text in (*_TEXTS, *'";,\n\0[{=_\u2028\udcff')]
 
 
 def flip_bits(content: bytearray, random: np.random.Generator) -> bytearray:
