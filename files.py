@@ -48,7 +48,10 @@ def naming(path: Path, temporary: Path | None = None) -> Iterator[None]:
 
 def printable(path: Path | str) -> str:
     """A path for people and for files in UTF-8: bytes that are none are written as `\\xe9`."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+    try:
+        return os.fsencode(path).decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # text that is no name of a file
+        return str(path).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def write_json(values: Any, path: Path) -> None:

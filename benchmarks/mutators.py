@@ -8,22 +8,8 @@ import numpy as np
 
 Mutator = Callable[[bytearray, np.random.Generator], bytearray]
 _SIZES = (0, 1, 7, 8, 2**15 - 1, 2**16 - 1, 2**24, 2**31 - 1, 2**31, 2**32 - 1)
-_WORDS = (
-    b"nan",
-    b"-1",
-    b"1e400",
-    b"inf",
-    b'"',
-    b";",
-    b",",
-    b"\n",
-    b"\0",
-    b"\xff",
-    b"[",
-    b"{",
-    b"=",
-)
-_WORDS += ("\u2028".encode(), b"9" * 40, b"[" * 2000, b"training", b"0x10", b"'''", b"_", b"\\u")
+_TEXTS = ("nan", "-1", "1e400", "inf", "0x10", "9" * 40, "training", "'''", "\\u", "[" * 2000)
+_WORDS = [text.encode("utf-8", "surrogateescape") for text in (*_TEXTS, *'";,\n\0[{=_\u2028\udcff')]
 
 
 def flip_bits(content: bytearray, random: np.random.Generator) -> bytearray:
@@ -110,8 +96,8 @@ def set_sizes(content: bytearray, random: np.random.Generator) -> bytearray:
         within = len(content) if random.random() < 0.3 else min(len(content), 2048)
         place = int(random.integers(0, max(1, within - 4)))
         value = _SIZES[random.integers(len(_SIZES))]
-        order = "big" if random.random() < 0.5 else "little"
-        content[place : place + 4] = value.to_bytes(4, order)
+        big = value.to_bytes(4, "big")
+        content[place : place + 4] = big if random.random() < 0.5 else big[::-1]
     return content
 
 

@@ -230,8 +230,10 @@ def write_annotations(records: list[Record], path: Path) -> None:
     classes = list(dict.fromkeys(name for record in records for name in record.soft))
     header = [*COLUMNS, *extra, *(f"p_{name}" for name in classes)]
     folder = path.parent.resolve()
-    options = {"newline": "", "encoding": "utf-8", "errors": "surrogateescape"}
-    with replacing(path) as temporary, temporary.open("w", **options) as file:
+    with (
+        replacing(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+    ):
         writer = csv.DictWriter(file, header)
         writer.writeheader()
         for record in records:

@@ -30,14 +30,16 @@ INTEGER_PEAK = 8.0  # 18 dB above full scale: no recorder is driven so far
 _INTEGER_BITS = (15, 23, 31)  # of magnitude
 _ABSURD = 2.0**32  # no sample format has such values; damaged ones may
 _OUTLIERS, _OUTLIER_RATIO = 16, 32.0  # so few samples that stand so far out are damage
+_MOST_PLANES = 8  # that PyAV reads of a frame
 _SCALES = {"u8": 2.0**7, "s16": 2.0**15, "s32": 2.0**31, "flt": 1.0, "dbl": 1.0}
 
 
 def read_channels(frame: av.AudioFrame) -> np.ndarray:
     """(C, N) float32 of a frame of any sample format, full scale being 1."""
     kind = frame.format.name.removesuffix("p")
-    if kind not in _SCALES:
-        resampler = av.AudioResampler(format="dblp", layout=frame.layout, rate=frame.sample_rate)
+    crowded = frame.format.is_planar and frame.layout.nb_channels > _MOST_PLANES
+    if kind not in _SCALES or crowded:
+        resampler = av.AudioResampler(format="dbl", layout=frame.layout, rate=frame.sample_rate)
         frame, kind = resampler.resample(frame)[0], "dbl"
     values = frame.to_ndarray()
     if not frame.format.is_planar:

@@ -13,7 +13,6 @@ from reports.statistics import (
     bootstrap_interval,
     cohens_d,
     first_of_each_performance,
-    has_width,
     mcnemar,
     permutation_test,
     score_interval,
@@ -99,8 +98,6 @@ def summarise(decisions: Decisions) -> dict[str, Any]:
     result: dict[str, Any] = {"clips": len(once.targets), "units": len(np.unique(once.units))}
     for measure in MEASURES:
         low, high = score_interval(once.score(measure), once.units)
-        if not has_width(low, high):
-            low = high = np.nan
         result[measure] = {
             "value": once.value(measure),
             "low": _known(low),

@@ -250,6 +250,43 @@ def test_a_wrong_number_of_classes_is_refused(
     assert "--n_classes 8, but there are 2: happy, sad" in _error_of(arguments, capsys)
 
 
+INTERRUPTED = """
+import sys
+class Stop:
+    def find_spec(self, name, path=None, target=None):
+        if name == "torch":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Stop())
+from main import main
+sys.exit(main(["--media_path", "x.mp4"]))
+"""
+
+
+def test_an_interrupt_while_libraries_are_imported_is_one_line() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (ended.returncode, ended.stderr) == (130, "interrupted\n")
+
+
+def test_an_interrupt_of_inference_does_not_talk_of_training(
+    tmp_path: Path,
+    model_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    (tmp_path / "a.wav").write_bytes(b"x")
+    monkeypatch.setattr(TrainingAlignedInference, "run", interrupt)
+    arguments = ["--media_path", str(tmp_path / "a.wav"), "--model_path", str(model_path)]
+    assert main([*arguments, "--output", str(tmp_path / "out")]) == 130
+    error = capsys.readouterr().err.strip()
+    assert "--resume leaves them out" in error
+    assert "training" not in error
+
+
 def test_an_existing_run_is_not_overwritten(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -283,3 +283,35 @@ def test_mixed_precision_trains_on_the_processor_too(amp: str) -> None:
     before = model.classifier_1[1].weight.clone()
     assert train_one_epoch(state, _batches())["train_loss"] > 0  # type: ignore[arg-type]
     assert not torch.equal(before, model.classifier_1[1].weight)
+
+
+@pytest.mark.usefixtures("no_scores")
+def test_a_full_disk_is_one_line_and_the_run_goes_on_from_its_last_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = make_corpus(tmp_path / "data")
+    options = ["--model", "speech_cnn", "--n_epochs", "3", "--no_val"]
+    whole = train(manifest, tmp_path, *options, name="whole")
+    write, written = Path.write_bytes, []
+
+    def fill(path: Path, content: bytes) -> int:
+        written.append(path)
+        if path.suffix == ".pt" and sum(p.suffix == ".pt" for p in written) == 2:
+            write(path, content[:100])
+            raise OSError(28, "No space left on device")
+        return write(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", fill)
+    arguments = ["--annotation_path", str(manifest), "--result_path", str(tmp_path)]
+    capsys.readouterr()
+    assert main([*arguments, "--run_name", "full", *QUICK, *options]) == 2
+    (error,) = capsys.readouterr().err.strip().splitlines()
+    assert error.startswith("error: [Errno 28] No space left on device")
+    assert error.endswith("last.pt'")
+    monkeypatch.setattr(Path, "write_bytes", write)
+    full = tmp_path / "full"
+    assert weights_of(full)["epoch"] == 1
+    assert main(["--resume_path", str(full)]) == 0
+    one, other = weights_of(whole), weights_of(full)
+    for name, value in one["model"].items():
+        assert torch.equal(value, other["model"][name]), name
