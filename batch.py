@@ -19,7 +19,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from command_line import print_error
+from command_line import describe_unexpected, print_error
 from files import printable, replacing
 from inference import TrainingAlignedInference
 from media.errors import MediaError
@@ -44,12 +44,10 @@ SUMMARY_COLUMNS = (
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a recording: its timeline, or why there is none."""
+    """What became of a recording: whether its timeline is written, and its row of the summary."""
 
-    path: Path
-    name: str
-    timeline: Timeline | None = None
-    error: str = ""
+    is_done: bool
+    cells: list[str]
 
 
 def infer_files(
@@ -74,7 +72,7 @@ def infer_files(
     outcomes = [
         _infer_one(engine, item, folder / names[item.path], settings, say) for item in listed
     ]
-    failed = sum(outcome.timeline is None for outcome in outcomes)
+    failed = sum(not outcome.is_done for outcome in outcomes)
     if len(listed) > 1:
         path = folder / f"{SUMMARY_NAME}.csv"
         write_summary(outcomes, path)
@@ -124,7 +122,7 @@ def _infer_one(
         known = _finished(engine, item, base, settings) if settings.resume else None
         if known is not None:
             say(f"{printable(item.path)}: done before, unchanged")
-            return Outcome(item.path, base.name, known)
+            return Outcome(True, _summary_cells(item.path, base.name, known))
         source = _read_source(item.path)
         timeline = replace(_run_with_bar(engine, item), source=source)
         written = _write_outputs(timeline, base, settings)
@@ -134,14 +132,21 @@ def _infer_one(
     except (MediaError, ValueError, OSError) as error:
         if isinstance(error, OSError) and error.errno in _NO_MORE_WRITING:
             raise
-        print_error(_naming_file(error, item.path))
-        return Outcome(item.path, base.name, error=" ".join(str(error).splitlines()))
-    return Outcome(item.path, base.name, timeline)
+        return _fail(item.path, base.name, str(error))
+    except Exception as error:  # noqa: BLE001 - a fault of ours must not end the others
+        return _fail(item.path, base.name, describe_unexpected(error))
+    return Outcome(True, _summary_cells(item.path, base.name, timeline))
 
 
-def _naming_file(error: Exception, path: Path) -> str:
-    """The error's line, which must say whose it is."""
-    text = str(error)
+def _fail(path: Path, name: str, text: str) -> Outcome:
+    print_error(_naming_file(text, path))
+    line = " ".join(printable(text).splitlines())
+    empty = [""] * (len(SUMMARY_COLUMNS) - 3)
+    return Outcome(False, [where(path), printable(name), *empty, line])
+
+
+def _naming_file(text: str, path: Path) -> str:
+    """An error's line, which must say whose it is."""
     return text if path.name in text else f"{printable(path)}: {text}"
 
 
@@ -226,25 +231,23 @@ def write_summary(outcomes: Sequence[Outcome], path: Path) -> None:
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(SUMMARY_COLUMNS)
-        writer.writerows(map(_summary_cells, outcomes))
+        writer.writerows(outcome.cells for outcome in outcomes)
 
 
-def _summary_cells(outcome: Outcome) -> list[str]:
-    timeline, file = outcome.timeline, where(outcome.path)
-    if timeline is None:
-        return [file, printable(outcome.name), "", "", "", "", "", printable(outcome.error)]
+def _summary_cells(path: Path, name: str, timeline: Timeline) -> list[str]:
+    lengths = [row.end - row.start for row in timeline.rows]
     faces, speech = (
-        sum(row.end - row.start for row in timeline.rows if kind in row.modalities)
-        / sum(row.end - row.start for row in timeline.rows)
+        sum(n for n, row in zip(lengths, timeline.rows, strict=True) if kind in row.modalities)
+        / sum(lengths)
         for kind in ("video", "audio")
     )
     return [
-        file,
-        printable(outcome.name),
+        where(path),
+        printable(name),
         f"{timeline.duration:.3f}",
         f"{faces:.3f}",
         f"{speech:.3f}",
-        "; ".join(f"{name} {share:.2f}" for name, share in dominant_shares(timeline)),
+        "; ".join(f"{emotion} {share:.2f}" for emotion, share in dominant_shares(timeline)),
         "; ".join(timeline.warnings),
         "",
     ]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
+import traceback
 from collections.abc import Callable
+from pathlib import Path
 from tarfile import TarError
 from typing import NoReturn
 
@@ -35,6 +37,13 @@ def exit_status(run: Callable[[], int], interrupted: str = "interrupted") -> int
     except KeyboardInterrupt:
         sys.stderr.write(f"{interrupted}\n")
         return INTERRUPTED
+
+
+def describe_unexpected(error: Exception) -> str:
+    """A fault of ours in one line, with where it is, for runs that must go on to other files."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    where = f"{Path(place.filename).name}:{place.lineno}"
+    return f"unexpected {type(error).__name__} ({error}) at {where}; please report it"
 
 
 def print_error(error: Exception | str, kind: str = "error") -> None:

@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from command_line import OneLineParser, exit_status, print_error
+from command_line import OneLineParser, describe_unexpected, exit_status, print_error
 from datasets.affdex import limit_pictures
 from datasets.annotations import Record, tell_spellings, write_annotations
 from datasets.cluster import spread_work
@@ -240,6 +240,8 @@ def _decode(record: Record, config: ClipConfig, detector_name: str, finding: Fin
         return record.key, recording, read_source_hash(record), notes
     except (MediaError, ValueError, OSError) as error:
         return record.key, str(error), None, []
+    except Exception as error:  # noqa: BLE001 - a fault of ours must not end the others
+        return record.key, f"{printable(record.name)}: {describe_unexpected(error)}", None, []
 
 
 def _is_silent(recording: Recording, config: ClipConfig) -> bool:

@@ -246,10 +246,10 @@ def _interval(
 ) -> list[float] | None:
     """Of a table of performances; cut to the limits of the score.
 
-    None with one speaker, or where all are equal.
+    None with one speaker, or where all are equal but at a limit, where ends may meet.
     """
     ends = bootstrap_interval(score, table.bootstrap_unit, level=LEVEL)
-    if not has_width(*ends):
+    if not has_width(*ends) and ends[0] not in limits:
         return None
     return [float(end) for end in np.clip(ends, *limits)]
 

@@ -287,5 +287,27 @@ def test_what_is_left_of_a_folder_is_told_with_counts(
 
 
 def test_the_error_of_a_file_always_says_whose_it_is() -> None:
-    assert batch._naming_file(ValueError("x.wav: bad"), Path("x.wav")) == "x.wav: bad"
-    assert batch._naming_file(ValueError("bad"), Path("y/x.wav")) == "y/x.wav: bad"
+    assert batch._naming_file("x.wav: bad", Path("x.wav")) == "x.wav: bad"
+    assert batch._naming_file("bad", Path("y/x.wav")) == "y/x.wav: bad"
+
+
+def test_a_fault_of_ours_in_one_file_does_not_end_the_others(
+    tmp_path: Path,
+    voice_model: Path,
+    tone: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    _put(tmp_path / "in", tone, "a.wav", "b.wav")
+    run = TrainingAlignedInference.run
+
+    def fail_once(engine: TrainingAlignedInference, path: Path, *rest: object) -> object:
+        if path.name == "a.wav":
+            raise KeyError("no such thing")
+        return run(engine, path, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(TrainingAlignedInference, "run", fail_once)
+    assert _run(voice_model, tmp_path / "in", tmp_path / "out") == 1
+    (error,) = capsys.readouterr().err.strip().splitlines()
+    assert "a.wav: unexpected KeyError ('no such thing') at test_batch.py:" in error
+    assert (tmp_path / "out" / "b.json").exists()
