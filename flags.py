@@ -249,6 +249,11 @@ class ModelOptions:
         None, "of whisper_speech: of low-rank adapters on the encoder; default: 0, none", least=0
     )
     blendshape_width: int = option(64, "channels of blendshape_tcn", least=8)
+    head_width: int | None = option(
+        None,
+        "of whisper_speech: units of a hidden layer before the last; default: 0, none",
+        least=0,
+    )
     recurrent_width: int | None = option(
         None, "of the GRU in each direction, 0 for none; default: the architecture's", least=0
     )
@@ -360,11 +365,13 @@ class InferenceOptions:
     media_path: list[str] = option([], "files, folders or globs")
     speaker_column: str | None = option(
         None,
-        "with --adapt: --media_path names CSV tables with a column 'media'; this column of theirs "
-        "says who speaks, and a speaker's mean face goes on from file to file",
+        "implies --adapt recording: --media_path names CSV tables with a column 'media'; this "
+        "column of theirs says who speaks, and a speaker's mean face goes on from file to file",
     )
     speaker_folder: bool = option(
-        False, "with --adapt: files of one folder are of one speaker, whose mean face goes on"
+        False,
+        "implies --adapt recording: files of one folder are of one speaker, whose mean face goes "
+        "on from file to file",
     )
     model_path: str = option(str(DEFAULT_CHECKPOINT), "checkpoint")
     efficientface_path: str | None = option(

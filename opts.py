@@ -103,9 +103,15 @@ class Options:
 
     @property
     def infer_extras(self) -> dict[str, Any]:
-        """Options of training that were given for inference: window length, fusion, heads."""
+        """Options of training that were given for inference: window length, fusion, heads.
+
+        Who tells whose recordings they are wants each face seen against its own mean.
+        """
         values = {**asdict(self.data), **asdict(self.model)}
-        return {name: values[name] for name in _INFER_TOO if name in self.given}
+        extras = {name: values[name] for name in _INFER_TOO if name in self.given}
+        if self.inference.speaker_folder or self.inference.speaker_column:
+            extras.setdefault("adapt", "recording")
+        return extras
 
     def to_dict(self) -> dict[str, Any]:
         """Flat values of what training and evaluation take, for `opts.json`."""
@@ -372,9 +378,9 @@ def _check_inference(options: Options) -> None:
     if inference.speaker_folder and inference.speaker_column:
         raise ValueError("give --speaker_folder or --speaker_column, not both")
     named = "speaker_folder" if inference.speaker_folder else "speaker_column"
-    if getattr(inference, named) and options.data.adapt == "none":
-        raise ValueError(f"--{named} has no effect without --adapt recording")
-    if inference.resume and options.data.adapt != "none":
+    if getattr(inference, named) and "adapt" in options.given and options.data.adapt == "none":
+        raise ValueError(f"--{named} has no effect with --adapt none")
+    if inference.resume and options.infer_extras.get("adapt") == "recording":
         raise ValueError("--resume does not go with --adapt: what earlier files taught is not kept")
     _check_batch(options)
 

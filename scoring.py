@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 
-from calibration import fit_conformal, fit_temperature
+from calibration import COVERAGES, fit_conformal, fit_temperature
 from checkpoint import Checkpoint, save_checkpoint
 from datasets.samples import ClipDataset
 from files import replacing, write_json
@@ -32,7 +32,6 @@ from validation import (
     write_windows,
 )
 
-COVERAGES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)  # that conformal sets can be asked for
 FEWEST_TO_CALIBRATE = 50  # windows of validation
 STRIP = 5  # face pictures that stand for a clip
 _TIMED_BATCH, _TIMED_SECONDS = 16, 1.0

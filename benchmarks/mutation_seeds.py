@@ -21,7 +21,7 @@ SECONDS, FPS, RATE = 1.2, 10, 16000
 SMALL = ClipConfig(face_size=32, pictures=3)
 LABELS = ("happy", "sad")
 # File, codec of the pictures (empty for none), codec of the sound, channels, options of the muxer.
-_MEDIA = (
+_MEDIA: tuple[tuple[str, str, str, int, dict[str, str]], ...] = (
     ("h264.mp4", "libx264", "aac", 1, {}),
     ("faststart.mp4", "libx264", "aac", 2, {"movflags": "+faststart"}),
     ("fragmented.mp4", "libx264", "aac", 1, {"movflags": "frag_keyframe+empty_moov"}),

@@ -36,6 +36,7 @@ class AugmentOptions:
         speed: largest relative change of speed (and so pitch) of the sound.
         noise: probability of tilted noise at 5 to 30 dB below the sound.
         tilt: largest spectral tilt (coefficient of a first-order filter).
+        talk: probability that blendshapes are moved as by speech.
         mask_mels, mask_frames: widest of two bands and two stretches that are blanked (SpecAugment,
             Park et al., Interspeech 2019).
     """
@@ -52,6 +53,7 @@ class AugmentOptions:
     speed: float = 0.1
     noise: float = 0.5
     tilt: float = 0.5
+    talk: float = 0.6
     mask_mels: int = 10
     mask_frames: int = 15
 
@@ -81,7 +83,7 @@ class AugmentOptions:
         return replace(self, **{**scaled, **masks})  # type: ignore[arg-type]
 
 
-_PROBABILITIES = {"flip", "erase", "soften", "compress", "swap", "noise"}
+_PROBABILITIES = {"flip", "erase", "soften", "compress", "swap", "noise", "talk"}
 
 
 def augment_clip(

@@ -23,6 +23,7 @@ from datasets.augment import (
 from datasets.labels import place
 from datasets.mean_faces import MeanFaces
 from datasets.store import ClipStore, lacks_voice
+from datasets.talking_blendshapes import talk
 from datasets.targets import target_of
 from media.adaptation import REFERRED, Prior, relative_to
 from media.clip import SOUND_FIELDS, STORED, Clip, ClipConfig, Window, tile_windows
@@ -215,6 +216,8 @@ class ClipDataset(Dataset[dict[str, Any]]):
             return inputs
         if "speech" in modalities and clip.has_speech:
             inputs = mask_spectrogram(inputs, augment, rng)
+        if "blendshapes" in inputs:
+            inputs = talk(inputs, augment.talk, rng)
         known = record.speaker in self._by_speaker
         if "landmarks" in inputs and known and "landmarks" not in self._options.priors:
             inputs = swap_identity(inputs, record.speaker, self._by_speaker, augment.swap, rng)

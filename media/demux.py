@@ -141,7 +141,7 @@ def decode_packet(packet: av.Packet, damage: Damage) -> list[av.frame.Frame]:
     kind = packet.stream.type
     damage.packets[kind] += packet.size > 0
     try:
-        frames = list(packet.decode())
+        frames: list[av.frame.Frame] = list(packet.decode())
     except av.FFmpegError:
         damage.lost[kind] += 1
         return []

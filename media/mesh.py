@@ -17,7 +17,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,12 +25,14 @@ import numpy as np
 
 from media.blendshapes import BLENDSHAPES
 from media.errors import MediaError
+from media.landmarks import LEFT_CORNERS, RIGHT_CORNERS
 from media.video import warp
 
 if TYPE_CHECKING:
     from media.landmarker import Landmarker
 
 WEIGHTS = Path(__file__).parent / "weights" / "face_landmarker.task"
+OFFSETS = WEIGHTS.with_name("landmark_offsets.csv")  # of the 68 points, in eye distances
 WEIGHTS_SHA256 = "64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff"
 MESH_POINTS = 478
 SIDE = 256  # pixels of the square that the mesh network sees
@@ -108,8 +110,16 @@ class FaceMesh:
 
     @property
     def landmarks(self) -> np.ndarray:
-        """(68, 2) float32: those of the points that stand for iBUG's, in pixels."""
-        return self.points[LANDMARKS, :2]
+        """(68, 2) float32 in pixels: where dlib's predictor, as in published tracks, puts them.
+
+        Those of the points that stand for iBUG's, and what the two differ by on average.
+        """
+        points = self.points[LANDMARKS, :2]
+        eyes = (points[list(corners)].mean(axis=0) for corners in (LEFT_CORNERS, RIGHT_CORNERS))
+        left, right = eyes
+        along, down = right - left
+        turned = np.array([[along, -down], [down, along]])
+        return (points + _read_offsets() @ turned.T).astype(np.float32)
 
 
 # Gives (side, side, 3) uint8 RGB of a rotated square, as `Picture.crop_turned` does.
@@ -272,6 +282,12 @@ def _without_notice() -> Iterator[None]:
     finally:
         os.dup2(kept, 2)
         os.close(kept)
+
+
+@lru_cache(maxsize=1)
+def _read_offsets() -> np.ndarray:
+    """(68, 2): see `benchmarks/landmark_offsets.py`."""
+    return np.loadtxt(OFFSETS, delimiter=",", skiprows=1)
 
 
 def _read_networks(path: Path) -> dict[str, bytes]:

@@ -84,6 +84,7 @@ class WhisperSpeech(EmotionModel):
         frames_joined: encoder frames (50 a second) whose mean is one step of what is pooled.
         dropout: on these features, and before the last layer.
         adapter_rank: of low-rank adapters on the encoder's linear layers; 0 for none.
+        head_width: units of a hidden layer between the pooled features and the classes; 0 for none.
     """
 
     inputs = ("speech",)
@@ -101,6 +102,7 @@ class WhisperSpeech(EmotionModel):
         frames_joined: int = 1,
         dropout: float = 0.2,
         adapter_rank: int = 0,
+        head_width: int = 0,
     ) -> None:
         super().__init__()
         if whisper_size not in SIZES:
@@ -115,8 +117,7 @@ class WhisperSpeech(EmotionModel):
         self.width = self.middle_width = self.mix.width
         self.dropout = nn.Dropout(dropout)
         self.pool = AttentivePooling(self.width)
-        head = nn.Linear(2 * self.width, num_classes) if num_classes else nn.Identity()
-        self.classifier_1 = nn.Sequential(nn.BatchNorm1d(2 * self.width), nn.Dropout(dropout), head)
+        self.classifier_1 = _build_head(2 * self.width, head_width, num_classes, dropout)
         trained = {"mix": layer_mix != "all", "adapters": adapter_rank > 0}
         self.default_trainable = ("pool", "head", *(n for n, there in trained.items() if there))
 
@@ -222,10 +223,18 @@ class WhisperSpeech(EmotionModel):
             speech_mask: (B, K * ceil(L / 2)) bool, the encoder's frames that are pooled.
 
         Returns:
-            {"logits": (B, C)}; the 2 * width pooled features where C is 0.
+            {"logits": (B, C)}; the pooled features, or the hidden ones, where C is 0.
         """
         x, mask = self.early(speech, speech_mask)
         return {"logits": self.classifier_1(self.pool(x, mask))}
+
+
+def _build_head(width: int, hidden: int, num_classes: int, dropout: float) -> nn.Sequential:
+    layers: list[nn.Module] = [nn.BatchNorm1d(width), nn.Dropout(dropout)]
+    if hidden:
+        layers += [nn.Linear(width, hidden), nn.GELU(), nn.Dropout(dropout)]
+    last = nn.Linear(hidden or width, num_classes) if num_classes else nn.Identity()
+    return nn.Sequential(*layers, last)
 
 
 def _existing(blocks: Tensor) -> Tensor:

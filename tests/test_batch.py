@@ -269,10 +269,11 @@ def test_the_summary_tells_of_each_recording_what_was_found(
     assert "cannot be read" in bad["error"]
 
 
+@pytest.mark.parametrize("adapting", [["--adapt", "recording"], ["--speaker_folder"]])
 def test_resuming_does_not_go_with_what_is_learned_from_file_to_file(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], adapting: list[str]
 ) -> None:
-    flags = ["--media_path", "x.mp4", "--resume", "--adapt", "recording"]
+    flags = ["--media_path", "x.mp4", "--resume", *adapting]
     assert main([*flags, "--output", str(tmp_path)]) == 2
     assert "--resume does not go with --adapt" in capsys.readouterr().err
 

@@ -151,7 +151,7 @@ MAY_IMPORT = {
     - COMMANDS
     - {"batch", "training", "experiment", "crossval", "inference", "explain", "summary"},
     "explain": EVERYTHING - COMMANDS - {"batch", "training", "experiment", "crossval", "explain"},
-    "convert": {"checkpoint", "command_line"},
+    "convert": {"calibration", "checkpoint", "command_line", "reports"},
     "robustness": {"command_line", "datasets", "inference", "reports", "timeline"},
     "main": EVERYTHING - COMMANDS,
     "benchmarks": EVERYTHING,

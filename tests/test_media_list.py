@@ -8,6 +8,7 @@ import pytest
 
 from main import main
 from media_list import Listed, list_media, output_names
+from opts import parse_options
 
 
 @pytest.fixture
@@ -60,8 +61,8 @@ def test_a_pattern_that_names_nothing_is_an_error(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--speaker_folder"], "--speaker_folder has no effect without --adapt recording"),
-        (["--speaker_column", "who"], "--speaker_column has no effect without --adapt recording"),
+        (["--speaker_folder", "--adapt", "none"], "--speaker_folder has no effect with --adapt"),
+        (["--speaker_column", "who", "--adapt", "none"], "has no effect with --adapt none"),
         (["--speaker_column", "who", "--speaker_folder"], "not both"),
     ],
 )
@@ -77,3 +78,10 @@ def test_outputs_of_equal_names_do_not_meet() -> None:
     names = output_names(paths)
     assert names[paths[3]] == "y"
     assert len(set(names.values())) == 4
+
+
+@pytest.mark.parametrize("flags", [["--speaker_folder"], ["--speaker_column", "who"]])
+def test_who_names_the_speaker_wants_faces_seen_against_their_own_mean(flags: list[str]) -> None:
+    options = parse_options(["--media_path", "a.csv", *flags])
+    assert options.infer_extras["adapt"] == "recording"
+    assert "adapt" not in parse_options(["--media_path", "a.csv"]).infer_extras

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from datasets.augment import mix_up
-from encoded_blocks import EncodedBlocks
+from encoded_blocks import EncodedBlocks, KeptBlocks
 from inference import TrainingAlignedInference
 from initialisation import pretraining_data, start_model
 from main import main
@@ -25,7 +25,7 @@ from models import EmotionModel, WhisperSpeech, build_model, find_block_encoder,
 from models.whisper_encoder import SIZES, WhisperSize
 from models.whisper_speech import CLIPS, LAYER_MIXES
 from opts import parse_options
-from tests.builders import LABELS, SMALL, make_checkpoint
+from tests.builders import LABELS, SMALL, make_checkpoint, make_recording
 from tests.conftest import WriteMedia
 from tests.test_sound import _noise
 from whisper_weights import read_whisper
@@ -372,3 +372,47 @@ def test_mixed_encoded_blocks_keep_what_only_one_sample_has() -> None:
     expected = share * speech[0, 1] + (1 - share) * speech[1, 1]
     torch.testing.assert_close(mixed["speech"][0, 1], expected)
     assert bool(mixed["speech_mask"].all())
+
+
+def test_kept_blocks_are_encoded_once_and_read_by_later_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = _model(frames_joined=4)
+    recording = replace(make_recording(0, seconds=7.0), duration=7.0)
+    clips = [recording.cut(w, CONFIG) for w in tile_windows(7.0, 1.0, 0.5)]
+    kept = KeptBlocks(model, CONFIG, torch.device("cpu"), tmp_path)
+    first = [kept.inputs("a", clip, CONFIG) for clip in clips]
+    for clip, inputs in zip(clips, first, strict=True):
+        plain = preprocess(clip, CONFIG, ("speech",))
+        assert torch.equal(inputs["speech_mask"], plain["speech_mask"])
+        batch, other = ({n: v[None] for n, v in x.items()} for x in (inputs, plain))
+        torch.testing.assert_close(
+            _logits(model, batch), _logits(model, other), atol=5e-3, rtol=0.0
+        )
+    monkeypatch.setattr(model, "encode_blocks", None)  # is not called again
+    later = KeptBlocks(model, CONFIG, torch.device("cpu"), tmp_path)
+    for clip, inputs in zip(clips, first, strict=True):
+        assert torch.equal(later.inputs("a", clip, CONFIG)["speech"], inputs["speech"])
+
+
+def test_kept_blocks_of_another_encoder_are_not_read(tmp_path: Path) -> None:
+    model, clip = _model(), make_recording(0).cut(tile_windows(1.0, 1.0, 1.0)[0], CONFIG)
+    KeptBlocks(model, CONFIG, torch.device("cpu"), tmp_path).inputs("a", clip, CONFIG)
+    with torch.no_grad():
+        model.encoder.conv1.bias += 1.0
+    KeptBlocks(model, CONFIG, torch.device("cpu"), tmp_path).inputs("a", clip, CONFIG)
+    assert len({path.name.split("-")[0] for path in tmp_path.glob("*.f16")}) == 2
+
+
+def test_a_block_half_written_by_a_killed_run_is_not_read(tmp_path: Path) -> None:
+    model = _model()
+    clips = [
+        make_recording(0, seconds=7.0).cut(w, CONFIG) for w in tile_windows(7.0, 1.0, 1.0)[::5]
+    ]
+    kept = KeptBlocks(model, CONFIG, torch.device("cpu"), tmp_path)
+    whole = [kept.inputs("a", clip, CONFIG)["speech"] for clip in clips]
+    (index,) = tmp_path.glob("*.jsonl")
+    index.write_bytes(index.read_bytes()[:-3])
+    again = KeptBlocks(model, CONFIG, torch.device("cpu"), tmp_path)
+    for clip, speech in zip(clips, whole, strict=True):
+        assert torch.equal(again.inputs("a", clip, CONFIG)["speech"], speech)
