@@ -21,6 +21,7 @@ import wave
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -187,7 +188,7 @@ def run_campaign(options: argparse.Namespace) -> int:
         whole = out / "work" / task.name
         shutil.rmtree(whole, ignore_errors=True)
         start = time.monotonic()
-        if _in_child(lambda task=task, whole=whole: task.run(whole, False)) != 0:
+        if _in_child(partial(task.run, whole, False)) != 0:
             raise ValueError(f"{task.name} fails without being killed")
         lengths[task.name] = time.monotonic() - start
         wanted[task.name] = task.read(whole)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import av
@@ -98,7 +99,7 @@ def _encode(path: Path, video: str, audio: str, channels: int, options: dict[str
         rate = _rate_of(audio)
         sound = container.add_stream(audio, rate=rate, layout=layout) if audio else None
         pictures = container.add_stream(video, rate=FPS) if video else None
-        if pictures is not None:
+        if isinstance(pictures, av.VideoStream):
             pictures.width, pictures.height = 192, 144
             pictures.pix_fmt = "yuvj420p" if video == "mjpeg" else "yuv420p"
             for number in range(round(SECONDS * FPS)):
@@ -106,9 +107,9 @@ def _encode(path: Path, video: str, audio: str, channels: int, options: dict[str
                 frame.pts, frame.time_base = number, Fraction(1, FPS)
                 container.mux(pictures.encode(frame))
             container.mux(pictures.encode(None))
-        if sound is not None:
-            for frame in _sound_frames(sound, channels):
-                container.mux(sound.encode(frame))
+        if isinstance(sound, av.AudioStream):
+            for piece in _sound_frames(sound, channels):
+                container.mux(sound.encode(piece))
             container.mux(sound.encode(None))
 
 
@@ -164,13 +165,9 @@ def _make_annotations(folder: Path) -> list[Path]:
 def _make_checkpoints(folder: Path) -> list[Path]:
     builders: dict[str, Callable[[Path], object]] = {"late.safetensors": make_model}
     for name in ("speech_cnn", "face_cnn", "landmark_tcn"):
-        builders[f"{name}.safetensors"] = lambda path, name=name: save_checkpoint(
-            Checkpoint(build_model(name, num_classes=2).eval(), LABELS, SMALL), path
-        )
+        builders[f"{name}.safetensors"] = partial(_save_own, name)
     for name in ("speech_cnn", "efficientface"):
-        builders[f"{name}.pth"] = lambda path, name=name: torch.save(
-            {"state_dict": build_model(name, num_classes=7).state_dict(), "epoch": 3}, path
-        )
+        builders[f"{name}.pth"] = partial(_save_foreign, name)
     builders["legacy.pth.tar"] = lambda path: torch.save(
         build_model("efficientface", num_classes=7).state_dict(),
         path,
@@ -180,6 +177,15 @@ def _make_checkpoints(folder: Path) -> list[Path]:
         if not (folder / name).exists():
             build(folder / name)
     return [folder / name for name in builders]
+
+
+def _save_own(name: str, path: Path) -> None:
+    save_checkpoint(Checkpoint(build_model(name, num_classes=2).eval(), LABELS, SMALL), path)
+
+
+def _save_foreign(name: str, path: Path) -> None:
+    model = build_model(name, num_classes=7)
+    torch.save({"state_dict": model.state_dict(), "epoch": 3}, path)
 
 
 def _make_recipes(folder: Path) -> list[Path]:
