@@ -164,7 +164,7 @@ def _joined(found: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _complete(tensors: dict[str, Tensor], path: Path) -> WhisperWeights:
-    """Refuse an encoder that lacks a tensor, or holds one that is not of the others' width."""
+    """Refuse an encoder with a tensor that lacks, is not of the others' width, or is not finite."""
     numbers = {int(name.split(".")[1]) for name in tensors if name.startswith("blocks.")}
     conv = tensors.get("conv1.bias")
     if conv is None or not numbers:
@@ -178,6 +178,8 @@ def _complete(tensors: dict[str, Tensor], path: Path) -> WhisperWeights:
             raise ValueError(
                 f"{path}: {name} of Whisper's encoder is {tuple(tensors[name].shape)}, not {shape}"
             )
+        if not torch.isfinite(tensors[name]).all():
+            raise ValueError(f"{path}: {name} of Whisper's encoder is not finite: fetch it again")
     return WhisperWeights(size, {name: tensors[name] for name in wanted})
 
 
