@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,6 +25,7 @@ from media.adaptation import Prior
 from media.clip import ENTRIES, LEGACY, ClipConfig
 from models import EmotionModel, build_model, find_block_encoder
 from models.late_fusion import EVIDENCE
+from torch_files import read_foreign_weights, without_module
 from whisper_weights import WhisperWeights, describe_size, is_whisper, read_whisper
 
 VERSION = 1
@@ -149,15 +149,25 @@ def _load_own(path: Path) -> Checkpoint:
         with safe_open(path, framework="pt") as file:
             metadata = json.loads((file.metadata() or {}).get(_METADATA, "null"))
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, json.JSONDecodeError, OSError) as error:
+    except (SafetensorError, ValueError, RecursionError, OSError) as error:
         raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
     if metadata is None:
         raise ValueError(f"{path} was not written by this project: it lacks its configuration")
+    try:
+        return _build_own(metadata, weights, path)
+    except (KeyError, TypeError, AttributeError, RuntimeError, ArithmeticError) as error:
+        raise ValueError(
+            f"{path} holds a configuration that cannot be used ({_first_line(error)}): it is "
+            "damaged; copy or train it again"
+        ) from error
+
+
+def _build_own(metadata: Any, weights: dict[str, Tensor], path: Path) -> Checkpoint:
     if metadata["version"] != VERSION:
         raise ValueError(f"{path} has version {metadata['version']}; this code reads {VERSION}")
     architecture = metadata["architecture"]
     model = build_model(architecture["name"], **architecture["arguments"])
-    _load_strictly(model, weights, path)
+    _load_strictly(model, without_module(weights), path)
     return Checkpoint(
         model=model.eval(),
         class_names=tuple(metadata["class_names"]),
@@ -168,6 +178,11 @@ def _load_own(path: Path) -> Checkpoint:
         conformal=tuple(ConformalRule.from_dict(rule) for rule in metadata.get("conformal", ())),
         priors=_read_priors(metadata),
     )
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).splitlines()
+    return f"{type(error).__name__}: {lines[0][:160]}" if lines else type(error).__name__
 
 
 def _read_priors(metadata: dict[str, Any]) -> dict[str, Prior]:
@@ -189,50 +204,13 @@ def _load_strictly(model: nn.Module, weights: Mapping[str, Tensor], path: Path) 
     except RuntimeError as error:
         report = compare_keys(model, weights)
         raise ValueError(f"{path} does not fit its architecture: {report}") from error
-
-
-class _Inert:
-    """Stands for any class that a foreign file names: takes everything, does nothing."""
-
-    def __init__(self, *_: object, **__: object) -> None: ...
-
-    def __setstate__(self, _: object) -> None: ...
-
-
-def read_foreign_weights(path: Path) -> dict[str, Tensor]:
-    """Tensors of a torch-saved file, without the `module.` that parallel training leaves.
-
-    The file is read with `weights_only=True`. Objects of other classes in it (recorders, numpy
-    scalars) become inert placeholders: no code of the file's choosing runs.
-
-    Raises:
-        ValueError: not a torch file, or one without tensors.
-    """
-    placeholders: list[tuple[type, str]] = []
-    while True:
-        try:
-            with torch.serialization.safe_globals([*placeholders]):
-                content = torch.load(path, map_location="cpu", weights_only=True)
-            break
-        except Exception as error:  # noqa: BLE001 - torch raises many kinds for a foreign file
-            named = re.search(r"GLOBAL ([\w.]+) was not an allowed global", str(error))
-            known = {name for _, name in placeholders}
-            if named is None or named.group(1) in known:
-                raise ValueError(
-                    f"{path} cannot be read as torch weights: {_cause(error)}"
-                ) from None
-            placeholders.append((_Inert, named.group(1)))
-    state = content.get("state_dict", content) if isinstance(content, Mapping) else {}
-    weights = {k.removeprefix("module."): v for k, v in state.items() if isinstance(v, Tensor)}
-    if not weights:
-        raise ValueError(f"{path} holds no weights")
-    return weights
-
-
-def _cause(error: Exception) -> str:
-    """The line of torch's long message that names what was wrong."""
-    lines = [line for line in str(error).splitlines() if "GLOBAL" in line]
-    return lines[0][:160] if lines else "it is damaged, or was not saved by torch"
+    broken = [n for n, value in model.named_parameters() if not torch.isfinite(value).all()]
+    if broken:
+        raise ValueError(
+            f"{path} holds weights that are not finite (NaN or infinite), in {len(broken)} tensors"
+            f"{_some(broken)}: its training diverged; take an earlier checkpoint, or train with a "
+            "lower --learning_rate"
+        )
 
 
 def _import_foreign(weights: dict[str, Tensor], path: Path, num_heads: int) -> Checkpoint:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from files import naming
 from media.clip import ENTRIES, Clip, ClipConfig
 from media.preprocess import preprocess_block, recognised_frames, used_blocks
 from models import WhisperSpeech
@@ -124,10 +125,11 @@ class KeptBlocks:
         self._encoder.train(training)
         self._held[place] = encoded
         data, index = self._open()
-        data.write(encoded.tobytes())
-        data.flush()
-        index.write(json.dumps(place).encode() + b"\n")
-        index.flush()
+        with naming(self._folder):
+            data.write(encoded.tobytes())
+            data.flush()
+            index.write(json.dumps(place).encode() + b"\n")
+            index.flush()
 
     def _open(self) -> tuple[BinaryIO, BinaryIO]:
         """The files of this run."""

@@ -14,20 +14,18 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from checkpoint import Checkpoint, load_checkpoint, merge_provenance, save_checkpoint
-from datasets.annotations import Record, read_annotations
+from datasets.annotations import Record
 from datasets.augment import AugmentOptions
 from datasets.corpora import CORPORA
 from datasets.labels import describe_unplaced
-from datasets.prepare import STORE_NAME, prepare_records
 from datasets.sampler import EpochSampler
 from datasets.samples import ClipDataset, SampleOptions, StoreSet, collate, measure_faces
-from datasets.splits import check_speakers
+from datasets.subsets import check_training_rows, find_gaps
 from device import pick_device
 from encoded_blocks import KeptBlocks
 from files import write_json
 from initialisation import (
     build_checkpoint,
-    default_face_size,
     own_paths,
     pretraining_data,
     recomputes_blocks,
@@ -40,6 +38,7 @@ from memory import fits_in_memory, keep_freed_memory, largest_batch, runs_on_dev
 from models import EmotionModel, find_block_encoder
 from opts import AUTO_BATCH, EVALUATE, DataOptions, Options, TrainOptions, run_folder_of
 from reports.plots import plot_learning_curves, write_figure
+from run_data import read_data
 from scoring import Scored, write_scores
 from training import Fit, build_fit, fit, load_state, train_on_batch, update_weights
 from validation import evaluate, predict
@@ -198,7 +197,7 @@ def new_run_folder(options: Options) -> Path:
 def _build_experiment(
     options: Options, folder: Path, say: Callable[[str], None], resplit: Resplit | None
 ) -> Experiment:
-    records, lenders, stores = _read_data(options, say)
+    records, lenders, stores = read_data(options, say)
     records = resplit(records) if resplit else records
     device = pick_device(options.run.device)
     if options.mode == EVALUATE:
@@ -230,63 +229,14 @@ def _find_priors(
     return {name: measure_faces(used, stores, name).prior() for name in wanted}
 
 
-def _read_data(
-    all_options: Options, say: Callable[[str], None]
-) -> tuple[list[Record], list[Record], StoreSet]:
-    """Records, those that only lend, and the stores of both, prepared here where they were not."""
-    options = all_options.data
-    face_size = options.sample_size or default_face_size(all_options.model)
-    records: list[Record] = []
-    lenders: list[Record] = []
-    folders = []
-    for group, paths in ((records, options.annotation_path), (lenders, options.pair_with)):
-        for path in map(Path, paths):
-            found, folder = _read_annotated(path, face_size, say)
-            group += found
-            folders.append(folder)
-    records = [record for record in records if options.dataset in (None, record.dataset)]
-    if not records:
-        raise ValueError(f"no records of dataset {options.dataset} in {options.annotation_path}")
-    check_speakers([*records, *lenders])
-    stores = StoreSet(folders)
-    if options.sample_size not in (None, stores.config.face_size):
-        raise ValueError(
-            f"--sample_size {options.sample_size}, but the store holds faces of "
-            f"{stores.config.face_size} pixels: prepare it with --face_size {options.sample_size}"
-        )
-    return _held(records, stores, say), _held(lenders, stores, say), stores
-
-
-def _read_annotated(
-    path: Path, face_size: int, say: Callable[[str], None]
-) -> tuple[list[Record], Path]:
-    """Records of a file and the store beside it, made here if the file was not prepared."""
-    records = read_annotations(path)
-    folder = path.parent / STORE_NAME
-    if (folder / "store.json").exists():
-        return records, folder
-    folder = path.with_name(f"{path.stem}.{STORE_NAME}")
-    failures = prepare_records(records, folder, ClipConfig(face_size=face_size))
-    for reason in failures.values():
-        say(f"left out: {reason}")
-    return [record for record in records if record.key not in failures], folder
-
-
-def _held(records: list[Record], stores: StoreSet, say: Callable[[str], None]) -> list[Record]:
-    held = [record for record in records if stores.holds(record.key)]
-    if len(held) < len(records):
-        say(f"left out: {len(records) - len(held)} records that no store holds; prepare again")
-    if records and not held:
-        raise ValueError("none of the records is in a store: prepare the corpus again")
-    return held
-
-
 def _train(experiment: Experiment) -> None:
     """Fit, keeping the best weights in the run folder."""
     if hasattr(experiment.model, "fit_combination"):
         _fit_combination(experiment)
         return
     folder, model = experiment.folder, experiment.model
+    check_training_rows(experiment.records)
+    gaps = _tell_gaps(experiment)
     resumed = bool(experiment.options.train.resume_path) and (folder / "last.pt").exists()
     config = experiment.checkpoint.clip_config
     start_model(model, config, experiment.options.train, experiment.say, resumed)
@@ -305,6 +255,8 @@ def _train(experiment: Experiment) -> None:
     val_loader = experiment.loader("validation") if validate else None
     experiment.say(_describe(experiment, dataset))
     _open_folder(experiment)
+    if gaps:
+        (folder / "notes.txt").write_text("\n".join(gaps) + "\n", encoding="utf-8")
     fit(
         state,
         train_loader,
@@ -314,6 +266,23 @@ def _train(experiment: Experiment) -> None:
         say=experiment.say,
     )
     write_figure(plot_learning_curves(state.log), folder / "learning_curves.png")
+
+
+def _tell_gaps(experiment: Experiment) -> list[str]:
+    """Lines on what the subsets lack, which the user is told too."""
+    train, checkpoint = experiment.options.train, experiment.checkpoint
+    scored = [] if train.no_val else ["validation"]
+    scored += ["testing"] if train.test_subset == "test" else []
+    names = checkpoint.class_names if checkpoint.task == "classification" else ()
+    gaps = find_gaps(experiment.records, names, scored)
+    if train.early_stopping and not experiment.has("validation"):
+        raise ValueError(
+            "--early_stopping has no effect: no record is for validation; give some that subset, "
+            "or leave it out"
+        )
+    for gap in gaps:
+        experiment.say(f"note: {gap}")
+    return gaps
 
 
 def _build_criterion(experiment: Experiment, dataset: ClipDataset) -> Criterion:
@@ -447,6 +416,11 @@ def _report(experiment: Experiment) -> None:
     wanted = ["validation", _SUBSETS.get(experiment.options.train.test_subset, "")]
     subsets = [name for name in dict.fromkeys(wanted) if name and experiment.has(name)]
     loaders = {subset: experiment.loader(subset) for subset in subsets}
+    if not loaders and experiment.options.mode == EVALUATE:
+        raise ValueError(
+            f"nothing to score: no record is for {' or '.join(filter(None, wanted))}; give some "
+            "that subset in the annotation file"
+        )
     if loaders:
         best = experiment.folder / "model_best.safetensors"
         scored = Scored(experiment.checkpoint, best, experiment.device, loaders)

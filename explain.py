@@ -7,6 +7,7 @@ Written are `contact_sheet.png`, `overlays/`, `explanation.json` and, of transfo
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -27,9 +28,9 @@ from attribution import (
     seeing_part,
 )
 from checkpoint import Checkpoint, load_checkpoint
-from command_line import OneLineParser
+from command_line import OneLineParser, exit_status
 from device import pick_device
-from files import replacing, write_json
+from files import printable, replacing, write_json
 from flags import DEFAULT_CHECKPOINT
 from inference import (
     check_sample_rate,
@@ -39,7 +40,6 @@ from inference import (
     single_pictures,
 )
 from media.clip import Clip, ClipConfig, Window, check_hop
-from media.errors import MediaError
 from media.faces import build_detector
 from media.mesh import build_mesh_reading
 from media.preprocess import preprocess
@@ -221,24 +221,24 @@ def _face_classifier(checkpoint: Checkpoint) -> Checkpoint:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of `python -m explain`. Returns the exit status."""
     options = _build_parser().parse_args(arguments)
+    return exit_status(lambda: _explain(options))
+
+
+def _explain(options: argparse.Namespace) -> int:
     media, out = Path(options.media_path), Path(options.output)
-    try:
-        if out.is_file():
-            raise ValueError(f"--output {out} is a file; give a folder")
-        if options.windows < 1:
-            raise ValueError(f"--windows must be at least 1, not {options.windows}")
-        explainer = Explainer(
-            load_checkpoint(Path(options.model_path)),
-            options.device,
-            options.hop_seconds,
-            options.sample_rate,
-            options.target,
-        )
-        for path in write_explanation(explainer, media, out, options.windows):
-            print(f"Written: {path}")
-    except (ValueError, MediaError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    if out.is_file():
+        raise ValueError(f"--output {out} is a file; give a folder")
+    if options.windows < 1:
+        raise ValueError(f"--windows must be at least 1, not {options.windows}")
+    explainer = Explainer(
+        load_checkpoint(Path(options.model_path)),
+        options.device,
+        options.hop_seconds,
+        options.sample_rate,
+        options.target,
+    )
+    for path in write_explanation(explainer, media, out, options.windows):
+        print(f"Written: {path}")
     return 0
 
 
@@ -302,7 +302,9 @@ def _write_sheet(explainer: Explainer, kept: list[Explanation], media: Path, out
     ]
     note = f"{explainer.method} of {explainer.checkpoint.source.get('name', 'a checkpoint')}"
     note += f" ({explainer.checkpoint.model.name})"
-    write_figure(plot_contact_sheet(rows, names, media.name, note), out / "contact_sheet.png")
+    write_figure(
+        plot_contact_sheet(rows, names, printable(media.name), note), out / "contact_sheet.png"
+    )
     return out / "contact_sheet.png"
 
 
@@ -378,7 +380,7 @@ def _content(explainer: Explainer, media: Path, records: list[dict[str, Any]]) -
         "version": VERSION,
         "method": explainer.method,
         "units": {"time": "seconds", "relevance": "0 to 1 in each picture, rows from the top"},
-        "media": media.name,
+        "media": printable(media.name),
         "window_seconds": explainer.config.window_seconds,
         "hop_seconds": explainer.hop_seconds,
         "checkpoint": {

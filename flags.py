@@ -393,5 +393,9 @@ class InferenceOptions:
     output: str = option(DEFAULT_OUTPUT, "folder for <name>.csv, .json and .png")
     save_plot: str | None = option(None, "file for the plot of a single recording")
     no_plot: bool = option(False, "write no plot")
+    resume: bool = option(
+        False,
+        "leave out recordings that --output holds already, made by this command and unchanged",
+    )
     plot_style: TimelineStyle = option("stacked", "of the plot")
     yunet_path: str | None = option(None, "ONNX file of OpenCV's YuNet: a faster face detector")

@@ -25,6 +25,7 @@ from calibration import ConformalRule
 from checkpoint import Checkpoint, combine_checkpoints, load_checkpoint, reorder_classes
 from device import pick_device
 from encoded_blocks import EncodedBlocks
+from files import printable
 from media.adaptation import REFERRED, KnownFaces, relative_to
 from media.blendshapes import describe_windows
 from media.clip import Clip, ClipConfig, check_hop
@@ -147,8 +148,15 @@ class TrainingAlignedInference:
             MediaError: the file cannot be used.
         """
         path = Path(media_path)
+        warnings: list[str] = []
         clips = stream_clips(
-            path, self.config, self._detector, self.hop_seconds, progress, self._meshes
+            path,
+            self.config,
+            self._detector,
+            self.hop_seconds,
+            progress,
+            self._meshes,
+            warnings.append,
         )
         rows: list[TimelineRow] = []
         self._known.start_recording()
@@ -161,13 +169,14 @@ class TrainingAlignedInference:
         timeline = Timeline(
             rows=tuple(rows),
             class_names=self.checkpoint.class_names,
-            media=path.name,
+            media=printable(path.name),
             duration=rows[-1].end,
             window_seconds=self.config.window_seconds,
             hop_seconds=self.hop_seconds,
-            checkpoint=self._identity(),
+            checkpoint=self.identity(),
             thumbnails=tuple(thumbnails.kept),
             task=read_task(self.checkpoint),
+            warnings=tuple(warnings),
         )
         timeline.check()
         return timeline
@@ -257,7 +266,7 @@ class TrainingAlignedInference:
         }
         return {CONTRIBUTION_PREFIX + name: change for name, change in changes.items()} | gates
 
-    def _identity(self) -> dict[str, object]:
+    def identity(self) -> dict[str, object]:
         """What a reader of the timeline must know to repeat it."""
         rule = {} if self._rule is None else {"conformal": self._rule.to_dict()}
         return {
@@ -265,6 +274,8 @@ class TrainingAlignedInference:
             "architecture": self.checkpoint.model.name,
             "task": self.checkpoint.task,
             "adapts": self._adapts,
+            "contributions": bool(self._weighed),
+            "face_measures": self._face_measures,
             "calibrated": self.checkpoint.calibration is not None,
             **rule,
             "clip_config": self.config.to_dict(),

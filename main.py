@@ -5,78 +5,54 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tqdm import tqdm
+from command_line import exit_status
 
-from checkpoint import Checkpoint
-from inference import TrainingAlignedInference
-from media.errors import MediaError
-from media_list import Listed, list_media, output_names
-from models.multimodalcnn import FUSIONS
-from models.summary import format_table, summarise_models
-from opts import INFER, LIST, SHIPPED, InferenceOptions, Options, parse_options
-from summary import summarise
-from timeline import Timeline, write_csv, write_json
+if TYPE_CHECKING:
+    from checkpoint import Checkpoint
+    from inference import TrainingAlignedInference
+    from opts import Options
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point. Returns the exit status: a user's mistake is one line and 2."""
-    try:
-        options = parse_options(arguments)
-        if options.mode == LIST:
-            print(format_table(summarise_models()))
-            return 0
-        if options.mode == INFER:
-            return infer_files(options)
-        # What only training needs takes seconds to import.
-        if options.data.is_cross_validation:
-            from crossval import run_folds as run
-        else:
-            from experiment import run_experiment as run
+    return exit_status(lambda: _run(arguments))
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    # What takes seconds to import is imported here, so that Ctrl-C meanwhile is one line too.
+    from opts import INFER, LIST, parse_options
+
+    options = parse_options(arguments)
+    if options.mode == LIST:
+        from models.summary import format_table, summarise_models
+
+        print(format_table(summarise_models()))
+        return 0
+    if options.mode == INFER:
+        from batch import infer_files, list_recordings
+
+        listed = list_recordings(options.inference, print)
+        return exit_status(
+            lambda: infer_files(options, _build_engine(options), listed, print),
+            "interrupted; recordings that were done are whole, and --resume leaves them out",
+        )
+    if options.data.is_cross_validation:
+        from crossval import run_folds as run
+    else:
+        from experiment import run_experiment as run
+
+    def train() -> int:
         print(f"run folder: {run(options, print)}")
-    except (ValueError, MediaError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; training goes on with --resume_path RUN_FOLDER", file=sys.stderr)
-        return 130
-    return 0
+        return 0
 
-
-def infer_files(options: Options) -> int:
-    """Run the command line's inference. Returns its exit status.
-
-    A file that fails is one line on stderr and the rest goes on: 1 where some failed, 2 where all.
-    """
-    settings = options.inference
-    listed = list_media(settings.media_path, settings.speaker_column, settings.speaker_folder)
-    if settings.save_plot and len(listed) > 1:
-        raise ValueError(f"--save_plot is for one recording; {len(listed)} go to --output")
-    if Path(settings.output).is_file():
-        raise ValueError(f"--output {settings.output} is a file; give a folder")
-    if settings.save_plot:
-        from reports.plots import check_figure_format
-
-        check_figure_format(Path(settings.save_plot))
-    engine = _build_engine(options)
-    names = output_names([item.path for item in listed])
-    failed = 0
-    for item in listed:
-        try:
-            timeline = _run_with_bar(engine, item)
-        except MediaError as error:
-            print(f"error: {error}", file=sys.stderr)
-            failed += 1
-            continue
-        written = _write_outputs(timeline, Path(settings.output) / names[item.path], settings)
-        print(summarise(timeline))
-        print("Written: " + ", ".join(str(p) for p in written) + "\n")
-    if len(listed) > 1:
-        print(f"{len(listed) - failed} of {len(listed)} recordings written to {settings.output}")
-    return 0 if not failed else (2 if failed == len(listed) else 1)
+    return exit_status(train, "interrupted; training goes on with --resume_path RUN_FOLDER")
 
 
 def _build_engine(options: Options) -> TrainingAlignedInference:
+    from inference import TrainingAlignedInference
+
     settings, extras = options.inference, options.infer_extras
     path = Path(settings.model_path)
     if "fusion" in extras and "model_path" not in options.given:
@@ -118,6 +94,9 @@ def _notes(engine: TrainingAlignedInference) -> list[str]:
 
 def _shipped(fusion: str) -> Path:
     """The shipped checkpoint of that fusion."""
+    from models.multimodalcnn import FUSIONS
+    from opts import SHIPPED
+
     path = SHIPPED / f"{fusion}.safetensors"
     if not path.exists():
         shipped = [
@@ -138,29 +117,6 @@ def _check_fusion(checkpoint: Checkpoint, wanted: str | None) -> None:
             f"--fusion {wanted}, but {checkpoint.source['name']} is a {model.name}"
             + (f" of fusion {fusion}" if fusion else "")
         )
-
-
-def _run_with_bar(engine: TrainingAlignedInference, item: Listed) -> Timeline:
-    form = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
-    with tqdm(total=1.0, desc=item.path.name, bar_format=form, leave=False, disable=None) as bar:
-        return engine.run(item.path, lambda share: _advance(bar, share), item.speaker)
-
-
-def _advance(bar: tqdm, share: float) -> None:
-    bar.update(max(0.0, min(1.0, share) - bar.n))
-
-
-def _write_outputs(timeline: Timeline, base: Path, settings: InferenceOptions) -> list[Path]:
-    files = [base.with_name(f"{base.name}.csv"), base.with_name(f"{base.name}.json")]
-    write_csv(timeline, files[0])
-    write_json(timeline, files[1])
-    if not settings.no_plot:
-        from reports.plots import plot_timeline, write_figure  # matplotlib takes its time
-
-        plot = Path(settings.save_plot or base.with_name(f"{base.name}.png"))
-        write_figure(plot_timeline(timeline, settings.plot_style), plot)
-        files.append(plot)
-    return files
 
 
 if __name__ == "__main__":

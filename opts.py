@@ -200,6 +200,8 @@ def _recipe_values(name: str) -> dict[str, Any]:
         raise ValueError(f"no recipe {path}; choose from {known}, or give a .toml file") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ValueError(f"cannot read recipe {path}: {error}") from error
+    except RecursionError as error:
+        raise ValueError(f"cannot read recipe {path}: its values are nested too deeply") from error
     groups = [_GROUPS[group] for group in _GROUPS_OF[TRAIN]]
     known_names = {f.name for cls in groups for f in fields(cls)} - _NOT_OF_RECIPES
     arguments: list[str] = []
@@ -238,8 +240,11 @@ def _saved_values(resume_path: str | None) -> dict[str, Any]:
         return {}
     path = run_folder_of(resume_path) / "opts.json"
     try:
-        return json.loads(path.read_text())
-    except (OSError, json.JSONDecodeError) as error:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(values, dict):
+            raise ValueError("opts.json holds no options")
+        return values
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"--resume_path {resume_path} is not a run folder: {error}") from error
 
 
@@ -375,6 +380,8 @@ def _check_inference(options: Options) -> None:
     named = "speaker_folder" if inference.speaker_folder else "speaker_column"
     if getattr(inference, named) and "adapt" in options.given and options.data.adapt == "none":
         raise ValueError(f"--{named} has no effect with --adapt none")
+    if inference.resume and options.infer_extras.get("adapt") == "recording":
+        raise ValueError("--resume does not go with --adapt: what earlier files taught is not kept")
     _check_batch(options)
 
 

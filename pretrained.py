@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from torchvision.models import WeightsEnum, get_weight
 
-from checkpoint import KeyReport, compare_keys, read_foreign_weights
+from checkpoint import KeyReport, compare_keys
 from models import EmotionModel
+from torch_files import read_foreign_weights
 
 DEFAULT = "default"
 HEADS = ("fc.", "classifier.", "heads.")  # of torchvision's classifiers

@@ -28,6 +28,7 @@ def summarise(timeline: Timeline, longest: int = 5) -> str:
         f"Windows of {timeline.window_seconds:g} s every {timeline.hop_seconds:g} s: "
         f"{len(timeline.rows)} ({present})",
     ]
+    lines += [f"warning: {warning}" for warning in timeline.warnings]
     if timeline.marks_uncertain:
         lines.append(f"Uncertain: {sum(bool(row.uncertain) for row in timeline.rows)} windows")
     if np.isnan(timeline.probabilities()).all():
@@ -41,6 +42,22 @@ def summarise(timeline: Timeline, longest: int = 5) -> str:
     if timeline.task == "classification":
         lines += _stretch_lines(timeline, longest)
     return "\n".join(lines)
+
+
+def dominant_shares(timeline: Timeline) -> list[tuple[str, float]]:
+    """Fraction of the time for which each class is the dominant one, the most frequent first.
+
+    Of labels and values, their means over time. Empty where nothing was recognised.
+    """
+    table, seconds = _known(timeline)
+    if not len(table):
+        return []
+    values = np.average(table, axis=0, weights=seconds)
+    if timeline.task == "classification":
+        values = np.bincount(table.argmax(axis=1), seconds, len(values)) / timeline.duration
+    order = np.argsort(-values, kind="stable")
+    keep_all = timeline.task == "regression"
+    return [(timeline.class_names[c], float(values[c])) for c in order if keep_all or values[c] > 0]
 
 
 def _known(timeline: Timeline) -> tuple[np.ndarray, np.ndarray]:

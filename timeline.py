@@ -75,6 +75,8 @@ class Timeline:
         checkpoint: identity of the model (`name`, `architecture`, `sha256`, ...), as JSON holds it.
         thumbnails: (time in seconds, (S, S, 3) uint8 RGB) faces for figures; not written to files.
         task: what the model was trained for, and so what the probabilities are.
+        source: which file of which folder the recording is, with its size and last change.
+        warnings: lines on what of the recording could not be used.
     """
 
     rows: tuple[TimelineRow, ...]
@@ -86,6 +88,8 @@ class Timeline:
     checkpoint: dict[str, Any] = field(default_factory=dict)
     thumbnails: tuple[tuple[float, np.ndarray], ...] = ()
     task: Task = "classification"
+    source: dict[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
     @property
     def columns(self) -> list[str]:
@@ -207,6 +211,8 @@ def write_json(timeline: Timeline, path: Path) -> None:
         "task": timeline.task,
         "units": {"time": "seconds", values: "as trained" if values == "values" else unit},
         "media": timeline.media,
+        "source": timeline.source,
+        "warnings": list(timeline.warnings),
         "duration": round(timeline.duration, 6),
         "window_seconds": timeline.window_seconds,
         "hop_seconds": timeline.hop_seconds,
@@ -237,7 +243,7 @@ def read_timeline(path: Path) -> Timeline:
         timeline.check()
     except KeyError as error:
         raise ValueError(f"{path}: not a whole timeline: {error} is missing") from error
-    except (ValueError, TypeError, csv.Error) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError, csv.Error) as error:
         raise ValueError(f"{path}: not a whole timeline: {error}") from error
     return timeline
 
@@ -387,6 +393,8 @@ def _timeline_from_json(path: Path) -> Timeline:
         hop_seconds=_finite(content["hop_seconds"]),
         checkpoint=content["checkpoint"],
         task=task,
+        source=content.get("source", {}),
+        warnings=tuple(content.get("warnings", ())),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from collections.abc import Callable, Sized
@@ -16,6 +17,7 @@ from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from checkpoint import compare_keys
 from datasets.augment import drop_modalities, mix_up
 from datasets.samples import ClipDataset
 from files import replacing
@@ -154,7 +156,8 @@ def fit(
             _close_epoch(state, line, scores, save_best)
             _write_events(writer, line)
             save_state(state, folder)
-            say(_describe(line, options.n_epochs, is_best=state.stale_epochs == 0))
+            is_best = bool(scores) and state.stale_epochs == 0
+            say(_describe(line, options.n_epochs, is_best))
     finally:
         writer.close()
 
@@ -318,10 +321,28 @@ def save_state(state: Fit, folder: Path) -> None:
         "stale_epochs": state.stale_epochs,
         "log": state.log,
     }
+    content = io.BytesIO()  # torch's own writing of files hides that a disk is full
+    torch.save(values, content)
     with replacing(folder / "last.pt") as temporary:
-        torch.save(values, temporary)
+        temporary.write_bytes(content.getbuffer())
     with replacing(folder / "log.jsonl") as temporary:
         temporary.write_text("".join(json.dumps(line) + "\n" for line in state.log))
+
+
+def _read_state(path: Path, device: torch.device) -> dict[str, Any]:
+    """What `save_state` wrote. Raises ValueError where a file is anything else."""
+    try:
+        values = torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:
+        raise ValueError(
+            f"{path} cannot be read: it is damaged; delete it to begin the run anew"
+        ) from error
+    if not isinstance(values, dict) or not set(values) >= _STATE:
+        raise ValueError(f"{path} is no state of a run; delete it to begin the run anew")
+    return values
+
+
+_STATE = {"model", "optimizer", "schedule", "scaler", "average", "epoch", "best_score", "log"}
 
 
 def load_state(state: Fit, folder: Path) -> None:
@@ -333,12 +354,19 @@ def load_state(state: Fit, folder: Path) -> None:
     path = folder / "last.pt"
     if not path.exists():
         return
-    values = torch.load(path, map_location=state.device, weights_only=True)
+    values = _read_state(path, state.device)
+    differences = compare_keys(state.model, values["model"])
+    if differences.missing or differences.unexpected:
+        raise ValueError(
+            f"{path} is of another model: {differences}; give the run's own --model and its "
+            "options, or another --result_path"
+        )
     try:
         state.model.load_state_dict(values["model"])
         state.optimizer.load_state_dict(values["optimizer"])
     except (RuntimeError, ValueError) as error:
-        raise ValueError(f"{path} is of another model: {str(error).splitlines()[0]}") from error
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path} does not fit the run's options: {reason}") from error
     state.schedule.load_state_dict(values["schedule"])
     state.scaler.load_state_dict(values["scaler"])
     if state.average is not None and values["average"] is not None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from datasets.annotations import Record
 from datasets.labels import place
-from files import replacing
+from files import printable, replacing
 from metrics import classification_scores, multilabel_scores, regression_scores
 from models import EmotionModel
 
@@ -190,8 +190,12 @@ def evaluate(predictions: Predictions, class_names: tuple[str, ...]) -> dict[str
 
 def clip_names(records: Sequence[Record]) -> list[str]:
     """A name for each record that no other has: its file, and its start where that repeats."""
-    counts = Counter(record.name for record in records)
-    names = [r.name if counts[r.name] == 1 else f"{r.name}@{r.start:g}" for r in records]
+    files = [printable(record.name) for record in records]
+    counts = Counter(files)
+    names = [
+        name if counts[name] == 1 else f"{name}@{record.start:g}"
+        for name, record in zip(files, records, strict=True)
+    ]
     taken: Counter[str] = Counter()
     for index, name in enumerate(names):
         taken[name] += 1

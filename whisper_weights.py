@@ -7,7 +7,6 @@ All hold the same network under other names; here it gets the names of `models/w
 from __future__ import annotations
 
 import math
-import pickle
 import re
 import struct
 from collections.abc import Mapping
@@ -21,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from models.whisper_encoder import MELS, SIZES, WhisperSize
+from torch_files import check_packing
 
 _TORCH_ZIP, _CTRANSLATE2_SPEC = b"PK\x03\x04", "WhisperSpec"
 _CTRANSLATE2_TYPES = {0: np.float32, 4: np.float16}
@@ -73,8 +73,9 @@ def is_whisper(path: Path) -> bool:
 def _read_torch(path: Path) -> dict[str, Tensor] | None:
     """OpenAI's names to ours; a file that torch cannot read is left to others to complain of."""
     try:
+        check_packing(path)
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError):
+    except Exception:  # noqa: BLE001 - torch raises many kinds for a foreign file
         return None
     if not isinstance(content, Mapping):
         return None
@@ -163,7 +164,7 @@ def _joined(found: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _complete(tensors: dict[str, Tensor], path: Path) -> WhisperWeights:
-    """Refuse an encoder that lacks a tensor, or holds one that is not of the others' width."""
+    """Refuse an encoder with a tensor that lacks, is not of the others' width, or is not finite."""
     numbers = {int(name.split(".")[1]) for name in tensors if name.startswith("blocks.")}
     conv = tensors.get("conv1.bias")
     if conv is None or not numbers:
@@ -177,6 +178,8 @@ def _complete(tensors: dict[str, Tensor], path: Path) -> WhisperWeights:
             raise ValueError(
                 f"{path}: {name} of Whisper's encoder is {tuple(tensors[name].shape)}, not {shape}"
             )
+        if not torch.isfinite(tensors[name]).all():
+            raise ValueError(f"{path}: {name} of Whisper's encoder is not finite: fetch it again")
     return WhisperWeights(size, {name: tensors[name] for name in wanted})
 
 

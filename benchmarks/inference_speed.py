@@ -33,7 +33,7 @@ from command_line import OneLineParser
 from datasets.demo_clip import make_demo_clip
 from files import write_json
 from inference import TrainingAlignedInference
-from media.demux import choose_streams, decode_packet, open_media, read_packets
+from media.demux import Damage, choose_streams, decode_packet, open_media, read_packets
 from media.faces import MtcnnDetector
 from media.video import Picture
 from opts import DEFAULT_CHECKPOINT
@@ -318,9 +318,9 @@ def _timed(function: Callable[..., Any], part: str, spent: dict[str, float]) -> 
 def _time_decoding(clip: Path) -> float:
     start = time.perf_counter()
     with open_media(clip) as container:
-        streams = choose_streams(container, clip)
-        for packet in read_packets(container, [s for s in streams if s is not None]):
-            decode_packet(packet)
+        streams, damage = choose_streams(container, clip), Damage()
+        for packet in read_packets(container, [s for s in streams if s is not None], damage):
+            decode_packet(packet, damage)
     return time.perf_counter() - start
 
 

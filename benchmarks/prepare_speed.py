@@ -29,9 +29,9 @@ from datasets.prepare import read_source
 from datasets.store import StoreWriter
 from media.clip import ClipConfig, tile_windows
 from media.errors import MediaError
+from media.suffixes import VIDEO, find_media
 
 TARGET = 3.0  # times as fast as the reference, a clip
-_VIDEO = {".mp4", ".mov", ".avi", ".mkv", ".webm", ".flv", ".mpg"}
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def list_clips(paths: Sequence[Path]) -> list[Path]:
     """The files, and the videos in the folders."""
     clips: list[Path] = []
     for path in paths:
-        inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in _VIDEO)
+        inside = find_media(path, VIDEO).files
         clips += inside if path.is_dir() else [path]
     return clips
 

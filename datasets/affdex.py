@@ -34,6 +34,7 @@ from datasets.imotions import EMOTIONS, SCALES, Export, Layout, read_export, rea
 from datasets.labels import canonical
 from media.clip import check_hop, tile_windows
 from media.errors import MediaError
+from media.suffixes import VIDEO, is_hidden
 
 if TYPE_CHECKING:
     from media.clip import Recording
@@ -44,7 +45,6 @@ TASKS = {"classification": (), "multilabel": EMOTIONS, "regression": SCALES}  # 
 MAX_FPS = 30.0  # pictures a second that are prepared
 GRID_SECONDS = 0.04  # at which measures are resampled before the mean of a window is taken
 _TABLE = {".csv", ".tsv", ".txt"}
-_VIDEO = {".mp4", ".wmv", ".avi", ".mov", ".mkv", ".webm", ".asf"}
 _DEFAULT_FPS = 30.0  # of videos that do not tell
 _DEFAULT_THRESHOLD = 50.0
 _EARLY = 0.25  # of the grid's step: so much before its turn a picture may come
@@ -122,8 +122,8 @@ def read_records(root: Path, options: AffdexOptions | None = None) -> list[Recor
         ValueError: no export could be used, with the reasons.
     """
     options = options or AffdexOptions()
-    paths = sorted(path for path in root.rglob("*") if path.is_file())
-    videos = [path for path in paths if path.suffix.lower() in _VIDEO]
+    paths = sorted(p for p in root.rglob("*") if p.is_file() and not is_hidden(p.name))
+    videos = [path for path in paths if path.suffix.lower() in VIDEO]
     videos = [path for path in videos if fnmatch.fnmatch(path.name, options.video_pattern)]
     records: list[Record] = []
     problems: list[str] = []

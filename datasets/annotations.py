@@ -1,23 +1,29 @@
 """Annotation files: what is labelled, where it lies, and on which side of the split it stands.
 
 Two forms are read: the field's four-field lines `video.npy;audio.wav;label;subset` (label counted
-from 1, subset training, validation or testing), and a headed CSV with the columns `COLUMNS` (any
-further column is kept, `p_<class>` columns are soft labels; `corpus` may be called `dataset`). The
-CSV is what we write.
+from 1, subset training, validation or testing), and a headed CSV with the columns `COLUMNS`, in any
+letter case (any further column is kept; `p_<class>` columns of known emotions and of the file's own
+labels are soft labels; `corpus` may be called `dataset`). The CSV is what we write.
 """
 
 from __future__ import annotations
 
 import csv
+import math
 import os
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from datasets.labels import RAVDESS, canonical
+from csv_table import Table, check_text, parse_table, read_columns, read_text
+from datasets.labels import EMOTIONS, RAVDESS, canonical
 from files import replacing
 
 SUBSETS = ("training", "validation", "testing")
 COLUMNS = ("video", "audio", "start", "end", "label", "speaker", "gender", "corpus", "subset")
+_FILES = ("video", "audio")  # columns of names, which need not be UTF-8
+_PREFIXES = ("p_", "target_")  # of columns that are read in any letter case
 _CORPUS = ("corpus", "dataset")  # names of one column; the first is written
 _SUBSET_NAMES = {"train": "training", "val": "validation", "valid": "validation", "test": "testing"}
 
@@ -36,6 +42,8 @@ class Record:
         subset: `training`, `validation`, `testing`, or empty for not used.
         soft: probabilities by class, where several people judged.
         extra: further columns, such as gender (where it is known) or intensity.
+        origin: file and line that it was read from, for messages.
+        spelling: the label as it is written there, where it is another name of the same emotion.
     """
 
     video: str
@@ -48,6 +56,8 @@ class Record:
     subset: str = ""
     soft: dict[str, float] = field(default_factory=dict)
     extra: dict[str, str] = field(default_factory=dict)
+    origin: str = field(default="", compare=False)
+    spelling: str = field(default="", compare=False)
 
     @property
     def key(self) -> str:
@@ -65,54 +75,100 @@ def read_annotations(path: Path) -> list[Record]:
     Raises:
         ValueError: the file is missing or empty, or a line cannot be read (it is named).
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"cannot read annotation file {path}: {error}") from error
-    lines = [line for line in text.splitlines() if line.strip()]
-    if not lines:
+    text = read_text(path, "annotation file")
+    if not text.strip():
         raise ValueError(f"annotation file {path} is empty")
     folder = path.parent.resolve()
-    is_table = "label" in lines[0].lower().split(",")
-    records = _read_table(lines, path, folder) if is_table else _read_legacy(lines, path, folder)
-    if not records:
+    if "label" not in map(_column_name, read_columns(text)):
+        return _read_legacy(text, path, folder)
+    table = parse_table(text, path, _column_name, _FILES)
+    if not table.rows:
         raise ValueError(f"annotation file {path} has a header and no rows")
-    return records
+    classes = {*EMOTIONS, *(canonical(cells["label"]) for _, cells in table.rows)}
+    return [_record_from_row(table, n, cells, classes, folder) for n, cells in table.rows]
 
 
-def _read_table(lines: list[str], path: Path, folder: Path) -> list[Record]:
-    records = []
-    for number, row in enumerate(csv.DictReader(lines), start=2):
-        try:
-            records.append(_record_from_row(row, folder))
-        except (ValueError, KeyError, AttributeError) as error:
-            raise ValueError(f"{path}, line {number}: {error}") from error
-    return records
+def _column_name(name: str) -> str:
+    """Columns that mean something to us are read in any letter case."""
+    lowered = name.lower()
+    if lowered in (*COLUMNS, *_CORPUS) or lowered.startswith(_PREFIXES):
+        prefix = next((found for found in _PREFIXES if lowered.startswith(found)), lowered)
+        return prefix + name[len(prefix) :]
+    return name
 
 
-def _record_from_row(row: dict[str, str], folder: Path) -> Record:
-    soft = {canonical(n[2:]): float(v) for n, v in row.items() if n.startswith("p_") and v}
-    known = {*COLUMNS, *_CORPUS, *(name for name in row if name.startswith("p_"))}
-    if not row.get("label"):
-        raise ValueError("no label")
+def _record_from_row(
+    table: Table, number: int, row: dict[str, str], classes: set[str], folder: Path
+) -> Record:
+    place = f"{table.path}, line {number}"
+    if not row["label"]:
+        raise ValueError(f"{place}, column label: is empty; name the emotion, or leave the row out")
+    label = canonical(row["label"])
+    soft_columns = {n: c for n in row if n.startswith("p_") and (c := canonical(n[2:])) in classes}
+    soft = {
+        name: share
+        for column, name in soft_columns.items()
+        if (share := _number(row, column, place, table.separator)) is not None
+    }
+    if soft and sum(soft.values()) <= 0:
+        raise ValueError(f"{place}: all soft labels are 0; leave them empty to use the label alone")
+    start = _number(row, "start", place, table.separator) or 0.0
+    end = _number(row, "end", place, table.separator)
+    if end is not None and end <= start:
+        raise ValueError(f"{place}: the end, {end:g} s, is not after the start, {start:g} s")
+    try:
+        subset = _subset(row.get("subset", ""))
+    except ValueError as error:
+        raise ValueError(f"{place}: {error} (column subset)") from error
+    known = {*COLUMNS, *_CORPUS, *soft_columns}
     extra = {"gender": row["gender"]} if row.get("gender") else {}
     return Record(
         video=_absolute(row.get("video", ""), folder),
         audio=_absolute(row.get("audio", ""), folder),
-        label=canonical(row["label"]),
-        start=float(row.get("start") or 0.0),
-        end=float(row["end"]) if row.get("end") else None,
+        label=label,
+        start=start,
+        end=end,
         speaker=row.get("speaker", ""),
         dataset=next((row[name] for name in _CORPUS if row.get(name)), ""),
-        subset=_subset(row.get("subset", "")),
+        subset=subset,
         soft=soft,
         extra=extra | {name: value for name, value in row.items() if name not in known},
+        origin=place,
+        spelling=row["label"] if label != row["label"].lower() else "",
     )
 
 
-def _read_legacy(lines: list[str], path: Path, folder: Path) -> list[Record]:
+def _number(row: dict[str, str], column: str, place: str, separator: str) -> float | None:
+    """A number of 0 or more; None where the cell is empty."""
+    text = row.get(column, "")
+    if not text:
+        return None
+    try:
+        value = float(text.replace(",", ".") if separator != "," else text)
+    except ValueError:
+        raise ValueError(
+            f"{place}: could not convert {text!r} in column {column} to a number"
+        ) from None
+    if not (math.isfinite(value) and value >= 0):
+        wanted = "a number of seconds" if column in ("start", "end") else "a fraction"
+        raise ValueError(f"{place}, column {column}: must be {wanted}, 0 or more, not {text!r}")
+    return value
+
+
+def tell_spellings(records: Iterable[Record]) -> list[str]:
+    """A line for each label that is written otherwise than it is read."""
+    counts = Counter((record.spelling, record.label) for record in records if record.spelling)
+    return [
+        f"label {spelling} is read as {label} ({count} records)"
+        for (spelling, label), count in sorted(counts.items())
+    ]
+
+
+def _read_legacy(text: str, path: Path, folder: Path) -> list[Record]:
     records = []
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
         parts = [part.strip() for part in line.split(";")]
         if len(parts) != 4 or not parts[2].isdigit():
             raise ValueError(
@@ -120,6 +176,7 @@ def _read_legacy(lines: list[str], path: Path, folder: Path) -> list[Record]:
                 f"with a label column, found {line[:60]!r}"
             )
         video, audio, label, subset = parts
+        check_text(subset, f"{path}, line {number}")
         if not 1 <= int(label) <= len(RAVDESS):
             raise ValueError(f"{path}, line {number}: label {label} is not in 1..{len(RAVDESS)}")
         records.append(
@@ -128,7 +185,8 @@ def _read_legacy(lines: list[str], path: Path, folder: Path) -> list[Record]:
                 audio=_absolute(audio, folder),
                 label=RAVDESS[int(label) - 1],
                 speaker=_speaker_of_ravdess(video or audio),
-                subset=_subset(subset),
+                subset=_legacy_subset(subset, f"{path}, line {number}"),
+                origin=f"{path}, line {number}",
             )
         )
     return records
@@ -140,12 +198,24 @@ def _speaker_of_ravdess(path: str) -> str:
     return parts[-1] if len(parts) == 7 and parts[-1].isdigit() else ""
 
 
-def _subset(name: str) -> str:
+def _legacy_subset(name: str, place: str) -> str:
+    try:
+        return _subset(name)
+    except ValueError as error:
+        raise ValueError(f"{place}: {error}") from error
+
+
+def read_subset(name: str) -> str:
+    """The subset that a name such as `train` or `Testing` means; empty where it means none."""
     lowered = name.strip().lower()
     subset = _SUBSET_NAMES.get(lowered, lowered)
-    if subset and subset not in SUBSETS:
+    return subset if subset in SUBSETS else ""
+
+
+def _subset(name: str) -> str:
+    if name.strip() and not read_subset(name):
         raise ValueError(f"unknown subset {name!r}; choose from {', '.join(SUBSETS)}")
-    return subset
+    return read_subset(name)
 
 
 def _absolute(path: str, folder: Path) -> str:
@@ -160,7 +230,10 @@ def write_annotations(records: list[Record], path: Path) -> None:
     classes = list(dict.fromkeys(name for record in records for name in record.soft))
     header = [*COLUMNS, *extra, *(f"p_{name}" for name in classes)]
     folder = path.parent.resolve()
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+    with (
+        replacing(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+    ):
         writer = csv.DictWriter(file, header)
         writer.writeheader()
         for record in records:

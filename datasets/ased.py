@@ -19,10 +19,10 @@ from pathlib import Path
 
 from datasets.annotations import Record
 from datasets.copies import without_copies
+from media.suffixes import SOUND, find_media
 
 LICENCE = "no licence stated; to be cited (Retta et al. 2022)"
 _NAME = re.compile(r"^([nfhsa])\d-(\d\d)-(\d\d)-(0[12])-(\d\d)$")
-_SUFFIXES = {".wav", ".flac", ".opus"}
 _EMOTIONS = {"n": "neutral", "f": "fearful", "h": "happy", "s": "sad", "a": "angry"}
 
 
@@ -39,9 +39,9 @@ def read_records(
         ValueError: no recording of ASED under the folder.
     """
     records = []
-    for path in sorted(root.rglob("*")):
+    for path in find_media(root, SOUND).files:
         match = _NAME.match(path.stem.lower())
-        if match and path.suffix.lower() in _SUFFIXES:
+        if match:
             records.append(_record(path, *match.groups()))
     if not records:
         raise ValueError(f"no ASED files such as a5-03-01-02-50.wav under {root}")

@@ -36,6 +36,7 @@ from datasets.fingerprints import (
 from datasets.labels import place, resolve_classes
 from datasets.prepare import STORE_NAME, read_source
 from datasets.store import ClipStore
+from datasets.stretches import outside
 from media.clip import ClipConfig, Recording
 from media.errors import MediaError
 
@@ -127,6 +128,9 @@ def _read_content(
         recording = read(record)
     except MediaError as error:
         return str(error)
+    beyond = outside(record, recording.duration)
+    if beyond is not None:
+        return beyond
     end = recording.duration if record.end is None else record.end
     first, last = round(record.start * sample_rate), round(end * sample_rate)
     shown = (recording.face_times >= record.start) & (recording.face_times < end)

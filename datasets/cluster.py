@@ -11,6 +11,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from importlib import import_module
 from itertools import islice
 from multiprocessing import get_context
@@ -53,7 +54,13 @@ def spread_work(
         with ProcessPoolExecutor(workers, get_context("spawn"), use_one_thread) as pool:
             limit = workers * _PENDING_PER_WORKER
             futures = _keep_pending(lambda item: pool.submit(work_on, work, item), items, limit)
-            yield from (future.result() for future in futures)
+            try:
+                yield from (future.result() for future in futures)
+            except BrokenProcessPool as error:
+                raise ValueError(
+                    "a process that decodes died, from a damaged file or for want of memory: give "
+                    "--workers 1 to see at which file; what was done is kept"
+                ) from error
 
 
 def _keep_pending(

@@ -11,6 +11,7 @@ from typing import Any
 from datasets.affdex import TASKS, AffdexOptions
 from datasets.fer2013 import Duplicates, format_duplicates
 from datasets.speech_corpora import LICENCES
+from files import printable
 
 _AFFDEX = "affdex_"  # then the name of an `AffdexOptions` entry
 _WITH_COPIES = ("ased", "speech_corpora")
@@ -55,6 +56,20 @@ def add_corpus_flags(parser: argparse.ArgumentParser) -> None:
     add("--affdex_video_pattern", metavar="PATTERN", help="of videos' names, as '*interview*'")
 
 
+def corpus_identity(options: argparse.Namespace) -> dict[str, Any]:
+    """What a prepared folder belongs to: the corpus, where it lies, and its options as given."""
+    given = {
+        name: value
+        for name, value in vars(options).items()
+        if name in _CORPORA_OF or name.startswith(_AFFDEX)
+    }
+    return {
+        "corpus": options.corpus,
+        "root": printable(Path(options.root).resolve()),
+        "options": {name: value for name, value in given.items() if value not in (None, False)},
+    }
+
+
 def read_corpus_flags(options: argparse.Namespace, say: Callable[[str], None]) -> dict[str, Any]:
     """Options for the reader of the corpus that the command line names.
 
@@ -77,6 +92,8 @@ def read_corpus_flags(options: argparse.Namespace, say: Callable[[str], None]) -
     if options.corpus in _WITH_COPIES:
         chosen = {"corpora": options.corpora} if options.corpora else {}
         return {"keep_duplicates": options.keep_duplicates, "report": say, **chosen}
+    if options.corpus == "own_folder":
+        return {"say": say}
     if options.corpus == "fer2013":
         keep = options.keep_duplicates
         report = partial(_tell_duplicates, say, keep)

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Literal
 
 from datasets.annotations import Record
+from media.suffixes import SOUND, VIDEO, find_media
 
 LICENCE = "ODbL 1.0"
 Scored = Literal["intended", "perceived"]
@@ -32,8 +33,9 @@ _INTENDED = {"ANG": "angry", "DIS": "disgust", "FEA": "fearful"}
 _INTENDED |= {"HAP": "happy", "NEU": "neutral", "SAD": "sad"}
 _VOTED = {name[0]: emotion for name, emotion in _INTENDED.items()}
 _INTENSITY = {"LO": "low", "MD": "medium", "HI": "high"}
-_VIDEO = (".flv", ".mp4", ".avi", ".mov", ".mkv")  # the earlier is preferred
-_AUDIO = (".wav", ".flac", ".mp3")
+# Of several files of a clip the earlier is preferred, as published before what was recoded.
+_VIDEO = (".flv", ".mp4", *sorted(VIDEO - {".flv", ".mp4"}))
+_AUDIO = (".wav", ".flac", ".mp3", *sorted(SOUND - {".wav", ".flac", ".mp3"}))
 _SHOWN = {"audio": "VoiceVote", "video": "FaceVote", "both": "MultiModalVote"}
 _SHOWN_BY_DIGIT = {"1": "audio", "2": "video", "3": "both"}
 _DEMOGRAPHICS = ("Age", "Race", "Ethnicity")
@@ -60,11 +62,11 @@ def read_records(root: Path, label: Scored = "intended") -> list[Record]:
     """
     clips: dict[str, list[Path]] = defaultdict(list)
     tables: dict[str, Path] = {}
-    for path in sorted(root.rglob("*")):
-        if _NAME.match(path.stem.upper()) and path.suffix.lower() in (*_VIDEO, *_AUDIO):
-            clips[path.stem.upper()].append(path)
-        elif path.suffix.lower() == ".csv":
+    for path in find_media(root, {*_VIDEO, *_AUDIO, ".csv"}).files:
+        if path.suffix.lower() == ".csv":
             tables.setdefault(path.name.lower(), path)
+        elif _NAME.match(path.stem.upper()):
+            clips[path.stem.upper()].append(path)
     if not clips:
         raise ValueError(f"no CREMA-D files such as 1001_DFA_ANG_XX.wav under {root}")
     shares = _read_votes(tables)

@@ -12,10 +12,10 @@ import re
 from pathlib import Path
 
 from datasets.annotations import Record
+from media.suffixes import SOUND, find_media
 
 LICENCE = "free for research"
 _NAME = re.compile(r"^(\d\d)([ab]\d\d)([WLEAFTN])([a-z])$")
-_SUFFIXES = {".wav", ".flac", ".opus"}
 _EMOTIONS = {
     "W": "angry",  # Wut
     "L": "boredom",  # Langeweile
@@ -35,9 +35,9 @@ def read_records(root: Path) -> list[Record]:
         ValueError: no recording of EmoDB under the folder.
     """
     records = []
-    for path in sorted(root.rglob("*")):
+    for path in find_media(root, SOUND).files:
         match = _NAME.match(path.stem)
-        if match and path.suffix.lower() in _SUFFIXES:
+        if match:
             records.append(_record(path, *match.groups()))
     if not records:
         raise ValueError(f"no EmoDB files such as wav/03a01Fa.wav under {root}")

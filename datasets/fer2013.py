@@ -33,6 +33,7 @@ from datasets.annotations import Record
 from datasets.fingerprints import MIN_SIMILARITY, find_all_similar, read_grey_prints
 from datasets.labels import canonical
 from files import replacing, write_json
+from media.suffixes import PICTURE, is_hidden
 
 LICENCE = "research use"
 SIDE = 48  # pixels
@@ -317,7 +318,11 @@ def _write_votes(source: Path, names: list[str], path: Path) -> None:
 
 def _list_pictures(root: Path) -> list[Path]:
     """Pictures, those of the testing subset first, then validation, then training."""
-    paths = [path for path in root.glob("t*/*/*_*") if path.suffix in {".jpg", ".png"}]
+    paths = [
+        path
+        for path in root.glob("t*/*/*_*")
+        if path.suffix.lower() in PICTURE and not is_hidden(path.name)
+    ]
     order = {name: index for index, name in enumerate(_SUBSETS)}
     return sorted(paths, key=lambda path: (order[_split_name(path)], str(path)))
 

@@ -11,18 +11,23 @@ SEVEN = ("neutral", "happy", "sad", "angry", "fearful", "disgust", "surprised")
 AFFECTNET7 = ("neutral", "happy", "sad", "surprised", "fearful", "disgust", "angry")
 
 CLASS_SETS = {"ravdess8": RAVDESS, "seven": SEVEN, "six": SIX}
-_ORDER = (*RAVDESS, "contempt")
+EMOTIONS = (*RAVDESS, "contempt")  # in the order of `auto`
 _MERGED = {
     "calm": "neutral"
 }  # where a class set has no place for the first, it reads as the second
 _SPELLINGS = {
     "anger": "angry",
+    "afraid": "fearful",
     "fear": "fearful",
+    "scared": "fearful",
     "happiness": "happy",
     "joy": "happy",
     "sadness": "sad",
     "surprise": "surprised",
     "disgusted": "disgust",
+    "disgusting": "disgust",
+    "calmness": "calm",
+    "contemptuous": "contempt",
 }
 
 
@@ -45,7 +50,7 @@ def resolve_classes(wanted: str, present: Iterable[str]) -> tuple[str, ...]:
     """
     if wanted == "auto":
         found = set(present)
-        known = tuple(name for name in _ORDER if name in found)
+        known = tuple(name for name in EMOTIONS if name in found)
         classes = known + tuple(sorted(found - set(known)))
     elif wanted in CLASS_SETS:
         classes = CLASS_SETS[wanted]

@@ -14,10 +14,10 @@ from pathlib import Path
 
 from datasets.annotations import Record
 from datasets.labels import canonical
+from media.suffixes import SOUND, find_media
 
 LICENCE = "CC BY-NC-SA 4.0"
 _NAME = re.compile(r"^([A-Z]{2}\d)_(anger|fear|happiness|neutral|sadness|surprised)_(\d+)$")
-_SUFFIXES = {".wav", ".flac", ".opus"}
 _TABLE = "data.tsv"
 _COLUMNS = ("speaker_id", "gender", "age")
 
@@ -30,9 +30,9 @@ def read_records(root: Path) -> list[Record]:
     """
     speakers = _read_speakers(next(iter(sorted(root.rglob(_TABLE))), None))
     records = []
-    for path in sorted(root.rglob("*")):
+    for path in find_media(root, SOUND).files:
         match = _NAME.match(path.stem)
-        if match and path.suffix.lower() in _SUFFIXES:
+        if match:
             speaker, emotion, sentence = match.groups()
             known = speakers.get(speaker, {})
             records.append(

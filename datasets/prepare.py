@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tarfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -21,20 +21,24 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from command_line import OneLineParser
+from command_line import OneLineParser, describe_unexpected, exit_status, print_error
 from datasets.affdex import limit_pictures
-from datasets.annotations import Record, write_annotations
+from datasets.annotations import Record, tell_spellings, write_annotations
 from datasets.cluster import spread_work
 from datasets.corpora import CORPORA, read_corpus
-from datasets.corpus_flags import add_corpus_flags, read_corpus_flags
+from datasets.corpus_flags import add_corpus_flags, corpus_identity, read_corpus_flags
+from datasets.ownership import claim_folder
 from datasets.sources import Source, SourceLedger, read_source_hash
 from datasets.split_flags import add_split_flags, split_records
 from datasets.splits import check_speakers, without_speakers
 from datasets.store import ClipStore, StoreWriter, lacks
+from datasets.stretches import drop_outside
 from datasets.talking import load_landmarker, write_talking
+from files import printable
 from media.clip import ClipConfig, Recording
 from media.errors import MediaError
 from media.landmarks import LandmarkTrack
+from media.sound import is_audible
 
 if TYPE_CHECKING:
     from media.faces import Detector
@@ -44,17 +48,24 @@ if TYPE_CHECKING:
 STORE_NAME = "clips"
 DLIB, MESH = "dlib", "mesh"  # what finds landmarks
 
-Decoded = tuple[str, Recording | str, Source | None]  # key, recording or reason, what it came from
+# Key, recording or reason, what it came from, and what of it could not be used.
+Decoded = tuple[str, Recording | str, Source | None, list[str]]
 
 
 def read_source(
-    record: Record, config: ClipConfig, detector_name: str, points: str = "", mesh: bool = False
+    record: Record,
+    config: ClipConfig,
+    detector_name: str,
+    points: str = "",
+    mesh: bool = False,
+    tell: Callable[[str], None] | None = None,
 ) -> Recording:
     """The recording of a record, whose pictures and sound may lie in two files.
 
     Args:
         points: `dlib` or `mesh`: by what landmarks are found; empty for none.
         mesh: read blendshapes too. Saved face pictures (`.npy`) have neither.
+        tell: is told, line by line, what of the files could not be used.
 
     Raises:
         MediaError: a file cannot be used.
@@ -67,13 +78,15 @@ def read_source(
     elif record.video:
         landmarker = _landmarker(points, mesh, detector_name == "whole")
         detector = _detector(detector_name)
-        recording = read_recording(Path(record.video), config, detector, landmarker=landmarker)
+        recording = read_recording(
+            Path(record.video), config, detector, landmarker=landmarker, tell=tell
+        )
         recording = _limit_pictures(recording, record)
     else:
-        return read_recording(Path(record.audio), config, None)
+        return read_recording(Path(record.audio), config, None, tell=tell)
     if not record.audio:
         return recording
-    sound = read_recording(Path(record.audio), config, None)
+    sound = read_recording(Path(record.audio), config, None, tell=tell)
     duration = max(recording.duration, sound.duration)
     return replace(recording, waveform=sound.waveform, voice=sound.voice, duration=duration)
 
@@ -146,13 +159,14 @@ class Finding:
     tracks: Mapping[str, LandmarkTrack] = field(default_factory=dict)
 
 
-def prepare_records(
+def prepare_records(  # noqa: PLR0913 - most are optional
     records: Sequence[Record],
     folder: Path,
     config: ClipConfig,
     finding: Finding | None = None,
     workers: int = 1,
     ray_address: str | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> dict[str, str]:
     """Put every record's recording into the store in `folder`.
 
@@ -164,9 +178,10 @@ def prepare_records(
         finding: how faces and their points are found, where not as `config` says.
         workers: processes. The store is the same for any number.
         ray_address: of a Ray cluster that decodes instead, see `spread_work`.
+        tell: is told, line by line, what of the files could not be used.
 
     Returns:
-        What failed: the record's key to the reason.
+        What failed: the record's key to the reason. Stretches are checked by `drop_outside`.
 
     Raises:
         ValueError: the folder holds a store prepared with other constants, or no Ray is there.
@@ -180,7 +195,10 @@ def prepare_records(
         wanted = _list_wanted(records, writer.keys, ledger)
         results = spread_work(work, wanted, workers, ray_address) if wanted else iter(())
         bar = tqdm(results, total=len(wanted), unit="file", desc="preparing", disable=None)
-        for key, result, source in bar:
+        for key, result, source, notes in bar:
+            if tell is not None:
+                for note in notes:
+                    tell(note)
             if isinstance(result, Recording) and source is not None:
                 track = finding.tracks.get(key, result.landmarks)
                 writer.add(key, replace(result, landmarks=track))
@@ -210,12 +228,26 @@ def _add_hash(record: Record, ledger: SourceLedger) -> None:
 
 
 def _decode(record: Record, config: ClipConfig, detector_name: str, finding: Finding) -> Decoded:
+    notes: list[str] = []
     try:
-        recording = read_source(record, config, detector_name, finding.points, finding.mesh)
+        recording = read_source(
+            record, config, detector_name, finding.points, finding.mesh, notes.append
+        )
         recording = _with_voice(recording, config)
-        return record.key, recording, read_source_hash(record)
-    except (MediaError, OSError) as error:
-        return record.key, str(error), None
+        if _is_silent(recording, config):
+            notes.append("its sound is silent from begin to end")
+        notes = [f"{printable(record.name)}: {note}" for note in notes]
+        return record.key, recording, read_source_hash(record), notes
+    except (MediaError, ValueError, OSError) as error:
+        return record.key, str(error), None, []
+    except Exception as error:  # noqa: BLE001 - a fault of ours must not end the others
+        return record.key, f"{printable(record.name)}: {describe_unexpected(error)}", None, []
+
+
+def _is_silent(recording: Recording, config: ClipConfig) -> bool:
+    """Whether there is sound, but nowhere any to hear."""
+    samples = recording.waveform
+    return len(samples) > 0 and not is_audible(samples / np.float32(32768.0), config)
 
 
 def _with_voice(recording: Recording, config: ClipConfig) -> Recording:
@@ -244,6 +276,9 @@ def prepare(options: argparse.Namespace) -> int:
     """Run the command line. Returns its exit status: 1 where some files failed."""
     out = Path(options.out).resolve()
     records = _read_records(options, out)
+    claim_folder(out, corpus_identity(options), records, options.replace)
+    for line in tell_spellings(records):
+        print(line)
     if options.talking:
         load_landmarker()  # says what is missing now, not when all else is prepared
     config = ClipConfig(
@@ -261,10 +296,15 @@ def prepare(options: argparse.Namespace) -> int:
         if wanted and lacks(folder, name):
             raise ValueError(f"{folder} was prepared without {name}: prepare into another --out")
     prepare_all = partial(
-        prepare_records, folder=folder, config=config, finding=finding, workers=workers
+        prepare_records,
+        folder=folder,
+        config=config,
+        finding=finding,
+        workers=workers,
+        tell=lambda note: print(f"note: {note}", file=sys.stderr),
     )
     failures = prepare_all(records, ray_address=options.ray)
-    records = [record for record in records if record.key not in failures]
+    records = drop_outside(records, ClipStore(folder).duration, failures)
     if options.talking:
         copies = write_talking(records, folder, out / "talking", workers)
         failures |= prepare_all(copies)
@@ -274,11 +314,11 @@ def prepare(options: argparse.Namespace) -> int:
         store = ClipStore(folder)
         records = [trim_silence(record, store, options.trim_silence_db) for record in records]
     if not records:
-        raise ValueError(f"none of {len(failures)} files could be used: {_first(failures)}")
+        raise ValueError(f"none of {len(failures)} records could be used: {_first(failures)}")
     write_annotations(records, out / "manifest.csv")
-    print(f"{out / 'manifest.csv'}: {len(records)} records, {len(failures)} files failed")
+    print(f"{out / 'manifest.csv'}: {len(records)} records, {len(failures)} failed")
     for reason in failures.values():
-        print(f"failed: {reason}", file=sys.stderr)
+        print_error(reason, "failed")
     return 1 if failures else 0
 
 
@@ -355,6 +395,7 @@ def parse_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     )
     add("--mesh", action="store_true", help="blendshapes and head pose, by MediaPipe's face mesh")
     add("--mesh_rate", type=float, default=default.mesh_rate, help="meshes a second")
+    add("--replace", action="store_true", help="put this corpus in another's place in --out")
     add("--ray", metavar="ADDRESS", help="decode on this Ray cluster; `local` starts one")
     add_corpus_flags(parser)
     add_split_flags(parser)
@@ -363,14 +404,9 @@ def parse_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point. A user's mistake is one line and exit status 2."""
-    try:
-        return prepare(parse_options(arguments))
-    except (ValueError, MediaError, OSError, tarfile.TarError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
+    options = parse_options(arguments)
+    again = "interrupted; the same command goes on from here"
+    return exit_status(lambda: prepare(options), again)
 
 
 if __name__ == "__main__":

@@ -15,10 +15,10 @@ from pathlib import Path
 
 from datasets.annotations import Record
 from datasets.labels import RAVDESS
+from media.suffixes import SOUND, VIDEO, find_media
 
 LICENCE = "CC BY-NC-SA 4.0"
 _NAME = re.compile(r"^(0[123])-(0[12])-(0[1-8])-(0[12])-(0[12])-(0[12])-(\d\d)$")
-_SUFFIXES = {".mp4", ".avi", ".mov", ".mkv", ".wav", ".flac", ".mp3", ".ogg"}
 
 
 def read_records(root: Path, song: bool = False) -> list[Record]:
@@ -31,9 +31,9 @@ def read_records(root: Path, song: bool = False) -> list[Record]:
         ValueError: no RAVDESS file under the folder.
     """
     performances: dict[tuple[str, ...], dict[str, Path]] = defaultdict(dict)
-    for path in sorted(root.rglob("*")):
+    for path in find_media(root, VIDEO | SOUND).files:
         match = _NAME.match(path.stem)
-        if match and path.suffix.lower() in _SUFFIXES:
+        if match:
             modality, *performance = match.groups()
             if song or performance[0] == "01":
                 performances[tuple(performance)].setdefault(modality, path)

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from datasets.annotations import Record
+from files import naming
 
 _NAME = "sources.jsonl"
 
@@ -59,7 +60,7 @@ class SourceLedger:
 
     def add(self, source: Source) -> None:
         """Append a source; a later one of a key replaces it."""
-        with self._path.open("ab") as file:
+        with naming(self._path), self._path.open("ab") as file:
             file.write(json.dumps(asdict(source)).encode() + b"\n")
         self._sources[source.key] = source
 

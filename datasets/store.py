@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from files import write_json
+from files import naming, write_json
 from media.blendshapes import BLENDSHAPES, POSE, MeshTrack
 from media.clip import STORED, ClipConfig, Recording
 from media.landmarks import MAX_GAP, POINTS, LandmarkTrack
@@ -57,6 +57,7 @@ class StoreWriter:
 
     def __init__(self, folder: Path, config: ClipConfig) -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
         header = folder / "store.json"
         if header.exists():
             check_config(folder, config)
@@ -76,20 +77,23 @@ class StoreWriter:
         spans = {}
         for name, array in _arrays_of(recording).items():
             values = np.ascontiguousarray(array, dtype=_FILES[name])
-            self._data[name].write(values.tobytes())
-            self._data[name].flush()
+            with naming(self._folder / name):
+                self._data[name].write(values.tobytes())
+                self._data[name].flush()
             spans[name] = (self._ends[name], len(values))
             self._ends[name] += len(values)
         gaps = {"landmarks": recording.landmarks.max_gap, "meshes": recording.meshes.max_gap}
         entry = {"key": key, "duration": recording.duration, "spans": spans, "gaps": gaps}
         line = json.dumps(entry)
-        self._index.write(line.encode() + b"\n")
-        self._index.flush()
+        with naming(self._folder / "index.jsonl"):
+            self._index.write(line.encode() + b"\n")
+            self._index.flush()
         self.keys.add(key)
 
     def close(self) -> None:
         for file in (self._index, *self._data.values()):
-            file.close()
+            with naming(self._folder):
+                file.close()
 
     def __enter__(self) -> StoreWriter:
         return self
@@ -137,6 +141,10 @@ class ClipStore:
             voice=voice if "voice" in entry.spans else None,  # older stores do not know
             **parts,
         )
+
+    def duration(self, key: str) -> float:
+        """Seconds that a recording lasts."""
+        return self._entries[key].duration
 
     def count(self, key: str, name: str) -> int:
         """How many `faces`, `landmarks`, `blendshapes` or samples of `waveform` a recording has."""

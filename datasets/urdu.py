@@ -13,10 +13,10 @@ import re
 from pathlib import Path
 
 from datasets.annotations import Record
+from media.suffixes import SOUND, find_media
 
 LICENCE = "research only"
 _NAME = re.compile(r"(?:^|_)(S([MF])\d+)_F\d+_([AHNS])\d+$")
-_SUFFIXES = {".wav", ".flac", ".opus"}
 _EMOTIONS = {"A": "angry", "H": "happy", "N": "neutral", "S": "sad"}
 
 
@@ -27,9 +27,9 @@ def read_records(root: Path) -> list[Record]:
         ValueError: no recording of URDU under the folder.
     """
     records = []
-    for path in sorted(root.rglob("*")):
+    for path in find_media(root, SOUND).files:
         match = _NAME.search(path.stem)
-        if match and path.suffix.lower() in _SUFFIXES:
+        if match:
             speaker, gender, emotion = match.groups()
             records.append(
                 Record(

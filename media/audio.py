@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import av
 import numpy as np
+
+from media.mixdown import Level, Mixdown, is_floating, read_channels
 
 GAP_TOLERANCE = 0.02  # seconds that a frame's time may stray from the sample count
 _CHUNK_SECONDS = 10.0  # silence is given out in pieces of at most this length
@@ -14,8 +16,9 @@ _CHUNK_SECONDS = 10.0  # silence is given out in pieces of at most this length
 class SoundTrack:
     """Places decoded frames on one time line of samples, starting at time 0.
 
-    Channels are mixed with libswresample's ITU-R BS.775 matrix, scaled so that it cannot clip: the
-    mean of both for stereo. A gap of more than `GAP_TOLERANCE` is filled with zeros, what overlaps
+    Channels are mixed, and what is above full scale is taken down, as `media.mixdown` says; it is
+    floating point until it is at the rate asked for. Samples that are not finite are silence. A gap
+    of more than `GAP_TOLERANCE` is filled with zeros, what overlaps
     with samples already given is dropped; smaller deviations are rounding in the container.
 
     Args:
@@ -27,7 +30,11 @@ class SoundTrack:
         self.position = 0  # samples given out so far
         self._rate = sample_rate
         self._origin = origin
-        self._resampler: av.AudioResampler | None = None
+        self._level = Level()
+        self._mixdowns: dict[tuple[str, str, int], Mixdown] = {}  # by layout
+        self._mixdown: Mixdown | None = None  # of this segment
+        self._resampler: av.AudioResampler | None = None  # none where the rate is right already
+        self._absent = 0.0  # seconds that were not finite
         self._layout: tuple[str, str, int] | None = None
         self._segment_start = 0.0  # seconds; a segment is a run of frames without gap
         self._segment_samples = 0  # taken in since then, at the file's rate
@@ -38,6 +45,18 @@ class SoundTrack:
         """Seconds of sound given out so far."""
         return self.position / self._rate
 
+    @property
+    def notes(self) -> list[str]:
+        """Lines on what of the sound could not be used."""
+        heard = {mixdown.cancelled for mixdown in self._mixdowns.values()}
+        notes = [
+            f"the channels of the sound cancel each other: channel {channel + 1} is used"
+            for channel in sorted(channel for channel in heard if channel is not None)
+        ]
+        if self._absent:
+            notes.append(f"{self._absent:.3g} s of sound is not finite (NaN, infinite): silence")
+        return notes
+
     def add(self, frame: av.AudioFrame) -> Iterator[np.ndarray]:
         """Take a frame in. Yields (N,) int16 pieces that follow on those before."""
         expected = self._expected_time()
@@ -47,18 +66,36 @@ class SoundTrack:
         layout = (frame.format.name, frame.layout.name, frame.sample_rate)
         if layout != self._layout or abs(time - expected) > GAP_TOLERANCE:
             yield from self.finish()
-            self._resampler = av.AudioResampler(format="s16", layout="mono", rate=self._rate)
+            self._open(frame, layout)
             self._layout, self._segment_start, self._segment_samples = layout, time, 0
             start = round(time * self._rate)
             yield from self._silence(start)
             self._skip = max(0, self.position - start)
         self._segment_samples += frame.samples
-        yield from self._resample(frame)
+        assert self._mixdown is not None
+        yield from self._resample(self._mixdown.add(read_channels(frame)))
 
     def finish(self) -> Iterator[np.ndarray]:
-        """What the resampler still holds."""
-        yield from self._resample(None)
-        self._resampler = None
+        """What is still held back."""
+        if self._mixdown is None:
+            return
+        assert self._layout is not None
+        yield from self._resample(self._mixdown.finish())
+        if self._resampler is not None:
+            yield from self._cut(self._resampler.resample(None))
+        self._absent += self._mixdown.lost / self._layout[2]
+        self._mixdown.lost = 0
+        self._mixdown = self._resampler = None
+
+    def _open(self, frame: av.AudioFrame, layout: tuple[str, str, int]) -> None:
+        """Begin a run of frames of one layout."""
+        if layout not in self._mixdowns:
+            channels = frame.layout.nb_channels
+            holds = channels > 1 or is_floating(frame)
+            self._mixdowns[layout] = Mixdown(layout[1], channels, layout[2], self._level, holds)
+        self._mixdown = self._mixdowns[layout]
+        if layout[2] != self._rate:
+            self._resampler = av.AudioResampler(format="flt", layout="mono", rate=self._rate)
 
     def fill_until(self, seconds: float) -> Iterator[np.ndarray]:
         """Silence up to a time before which no more sound is waited for."""
@@ -80,15 +117,26 @@ class SoundTrack:
             self.position += length
             yield np.zeros(length, dtype=np.int16)
 
-    def _resample(self, frame: av.AudioFrame | None) -> Iterator[np.ndarray]:
-        if self._resampler is None:
+    def _resample(self, mono: np.ndarray) -> Iterator[np.ndarray]:
+        """(N,) float32 at the file's rate to what can be given out of it."""
+        if not len(mono) or self._layout is None:
             return
-        for resampled in self._resampler.resample(frame):
-            if resampled is None:  # a resampler that has nothing to do gives the flush back
-                continue
-            samples = resampled.to_ndarray().reshape(-1)
-            kept = samples[self._skip :]
-            self._skip -= len(samples) - len(kept)
-            if len(kept):
-                self.position += len(kept)
-                yield kept
+        if self._resampler is None:
+            yield from self._place(mono)
+            return
+        frame = av.AudioFrame.from_ndarray(mono[None], format="flt", layout="mono")
+        frame.sample_rate = self._layout[2]
+        yield from self._cut(self._resampler.resample(frame))
+
+    def _cut(self, frames: Sequence[av.AudioFrame | None]) -> Iterator[np.ndarray]:
+        for frame in frames:
+            if frame is not None:  # a resampler that has nothing to do gives the flush back
+                yield from self._place(frame.to_ndarray().reshape(-1))
+
+    def _place(self, samples: np.ndarray) -> Iterator[np.ndarray]:
+        """As int16, without those that lie before what was given already."""
+        kept = samples[self._skip :]
+        self._skip -= len(samples) - len(kept)
+        if len(kept):
+            self.position += len(kept)
+            yield np.clip(np.rint(kept * 32768.0), -32768, 32767).astype(np.int16)

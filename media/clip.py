@@ -25,6 +25,7 @@ PictureChoice = Literal["last", "even"]
 Colour = Literal["rgb", "bgr", "grey"]
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+SHOWN_SECONDS = 5.0  # for which a picture counts as shown until the next one replaces it
 WHISPER_RATE = 16000  # Hz
 TIME_TOLERANCE = 1e-6  # seconds: a picture this little before a boundary belongs to what follows
 
@@ -319,8 +320,9 @@ class Clip:
             padding after a short one; or those of the window and its context.
         sound_offset: samples of the N before those that are recognised.
         speech_block: index in the recording of the first block; None where the window is its own.
-        has_speech: false where the recording has no sound, is silent or, with voice activity, holds
-            less than `LEAST_SPEECH` seconds of speech (in windows below twice that: half of it).
+        has_speech: false where the recording has no sound, or less than `LEAST_SOUND_SECONDS` of
+            it in the window, is silent or, with voice activity, holds less than `LEAST_SPEECH`
+            seconds of speech (in windows below twice that: half of it).
         voice: of the waveform, its times counted from the window's start; None where voice activity
             is off, or not known of the recording.
         speech_fraction: fraction of the window that holds speech, None where `voice` is.
@@ -400,8 +402,7 @@ class Recording:
 
     def cut(self, window: Window, config: ClipConfig) -> Clip:
         """What lies in the window: sound and pictures by the same presentation times."""
-        inside = _between(self.face_times, window)
-        shown = int(_between(self.picture_times, window).sum())
+        inside, shown = self._shown(window)
         face_id = _followed_identity(self.face_ids[inside])
         chosen = np.flatnonzero(inside)[self.face_ids[inside] == face_id] if inside.any() else []
         faces, mask = self._pick_faces(np.asarray(chosen, dtype=int), window, config)
@@ -428,6 +429,18 @@ class Recording:
             voice=voice,
             speech_fraction=fraction,
         )
+
+    def _shown(self, window: Window) -> tuple[np.ndarray, int]:
+        """(P,) which faces are shown in the window, and how many pictures are.
+
+        Where no picture begins in it, that is the one before, as slides and screen recordings have
+        them, for `SHOWN_SECONDS` at most.
+        """
+        pictures = _between(self.picture_times, window)
+        earlier = self.picture_times[self.picture_times < window.start]
+        if not pictures.any() and len(earlier) and window.start - earlier[-1] < SHOWN_SECONDS:
+            return self.face_times == earlier[-1], 1
+        return _between(self.face_times, window), int(pictures.sum())
 
     def _pick_faces(
         self, chosen: np.ndarray, window: Window, config: ClipConfig

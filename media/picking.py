@@ -30,6 +30,7 @@ def even_slots(
     middles = window.start + (np.arange(config.pictures) + 0.5) * part
     if not len(chosen):
         return chosen, np.zeros(0, dtype=int)
-    distance = np.abs(times[chosen][None, :] - middles[:, None])
+    shown = np.maximum(times[chosen], window.start)  # a picture from before is still there
+    distance = np.abs(shown[None, :] - middles[:, None])
     slots = np.flatnonzero(distance.min(axis=1) < part)
     return chosen[distance.argmin(axis=1)[slots]], slots

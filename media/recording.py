@@ -17,14 +17,25 @@ import numpy as np
 from media.ahead import running_ahead
 from media.audio import SoundTrack
 from media.blendshapes import empty_meshes, max_gap
-from media.clip import Clip, ClipConfig, Recording, Window, check_hop, tile_windows, window_at
+from media.clip import (
+    SHOWN_SECONDS,
+    Clip,
+    ClipConfig,
+    Recording,
+    Window,
+    check_hop,
+    tile_windows,
+    window_at,
+)
 from media.demux import (
     DAMAGED,
+    Damage,
     choose_streams,
     declared_duration,
     decode_packet,
     is_still,
     open_media,
+    promised_duration,
     read_origin,
     read_packets,
 )
@@ -45,6 +56,7 @@ if TYPE_CHECKING:
 
 # Decoded in a thread while faces are looked for: enough to bridge one batch of the detector.
 PACKETS_AHEAD, BYTES_AHEAD = 48, 96 * 2**20
+LEAST_SECONDS = 1e-3  # a recording that is shorter has no row in a table of milliseconds
 BLOCK_SECONDS = 1.0  # how much is gathered before it is handed on
 # A stream that falls behind the other by as much has ended or pauses, and is not waited for.
 SOUND_LAG = 30.0
@@ -105,6 +117,7 @@ def read_recording(
     detector: Detector | None,
     progress: Callable[[float], None] | None = None,
     landmarker: Locator | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> Recording:
     """Decode a whole file. For short files: it is held in memory.
 
@@ -117,6 +130,7 @@ def read_recording(
         progress: is told the share that is done, 0 to 1.
         landmarker: finds the 68 points of the followed face, or reads its mesh (and the points off
             it); with None neither.
+        tell: is told, line by line, what of the file could not be used.
 
     Raises:
         ValueError: a landmarker without a detector, in whose boxes it would look.
@@ -124,21 +138,24 @@ def read_recording(
     """
     _check_finders(detector, landmarker)
     recording = _empty_recording(path, config, landmarker)
-    blocks = list(_report(_read_blocks(path, config, detector, landmarker), path, progress))
+    read = _read_blocks(path, config, detector, landmarker, tell)
+    blocks = list(_report(read, path, progress))
     return _extend(recording, blocks)
 
 
-def stream_clips(
+def stream_clips(  # noqa: PLR0913 - what a reader of files needs, each of them optional
     path: Path,
     config: ClipConfig,
     detector: Detector | None,
     hop_seconds: float,
     progress: Callable[[float], None] | None = None,
     landmarker: Locator | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> Iterator[Clip]:
     """Clips of the windows that tile a file, as it is decoded. Memory does not grow with length.
 
-    They equal those cut from `read_recording` at the windows of `tile_windows`.
+    They equal those cut from `read_recording` at the windows of `tile_windows`. What of the file
+    could not be used is told before the last clips are given.
 
     Raises:
         ValueError: the hop is not positive, or longer than a window; a landmarker without a
@@ -147,7 +164,8 @@ def stream_clips(
     """
     check_hop(config.window_seconds, hop_seconds)
     _check_finders(detector, landmarker)
-    blocks = _report(_read_blocks(path, config, detector, landmarker), path, progress)
+    read = _read_blocks(path, config, detector, landmarker, tell)
+    blocks = _report(read, path, progress)
     recording = _empty_recording(path, config, landmarker)
     context = 0.0
     if landmarker is not None:
@@ -235,7 +253,8 @@ def _extend(recording: Recording, blocks: list[_Block]) -> Recording:
 
 
 def _drop_before(recording: Recording, seconds: float, config: ClipConfig) -> Recording:
-    faces = recording.face_times >= seconds
+    kept_from = _shown_from(recording.picture_times, seconds)
+    faces = recording.face_times >= kept_from
     dropped = int(max(0.0, seconds) * config.sample_rate) - recording.sound_start
     dropped = min(max(0, dropped), len(recording.waveform))
     return Recording(
@@ -245,12 +264,19 @@ def _drop_before(recording: Recording, seconds: float, config: ClipConfig) -> Re
         faces=recording.faces[faces],
         face_times=recording.face_times[faces],
         face_ids=recording.face_ids[faces],
-        picture_times=recording.picture_times[recording.picture_times >= seconds],
+        picture_times=recording.picture_times[recording.picture_times >= kept_from],
         landmarks=recording.landmarks.keep(recording.landmarks.times >= seconds),
         meshes=recording.meshes.keep(recording.meshes.times >= seconds),
         sound_start=recording.sound_start + dropped,
         voice=recording.voice.after(seconds) if recording.voice is not None else None,
     )
+
+
+def _shown_from(picture_times: np.ndarray, seconds: float) -> float:
+    """When the picture began that is shown at a time; the time itself where none is any more."""
+    earlier = picture_times[picture_times < seconds]
+    shown = len(earlier) and seconds - earlier[-1] < SHOWN_SECONDS
+    return float(earlier[-1]) if shown else seconds
 
 
 def _report(
@@ -286,6 +312,7 @@ def _read_blocks(
     config: ClipConfig,
     detector: Detector | None,
     landmarker: Locator | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> Iterator[_Block]:
     tracker = None if detector is None else _build_tracker(detector, config, landmarker)
     with open_media(path) as container:
@@ -294,7 +321,8 @@ def _read_blocks(
         handed_on = 0.0
         streams = [stream for stream in (video, audio) if stream is not None]
         unwanted = video if detector is None else None
-        packets = _decode(container, streams, unwanted)
+        damage = Damage()
+        packets = _decode(container, streams, unwanted, damage)
         with running_ahead(packets, _count_ahead(video)) as decoded:
             for packet, frames in decoded:
                 decoding.take(packet, frames)
@@ -305,8 +333,16 @@ def _read_blocks(
         still = is_still(container) and video is not None
         if still:
             duration = max(duration, config.window_seconds)
+        if 0 < duration < LEAST_SECONDS:
+            raise MediaError(
+                f"{path}: lasts less than a millisecond; give a recording of at least 0.1 s"
+            )
         if duration <= 0:
             raise MediaError(f"{path}: no sound or picture in it can be decoded; {DAMAGED}")
+        if tell is not None:
+            promised = None if still else promised_duration(container, streams)
+            for note in [*decoding.notes(), *damage.notes(duration, promised)]:
+                tell(note)
         yield replace(decoding.hand_on(duration), still=still)
 
 
@@ -320,10 +356,11 @@ def _decode(
     container: av.container.InputContainer,
     streams: Sequence[av.stream.Stream],
     unwanted: av.stream.Stream | None,
+    damage: Damage,
 ) -> Iterator[tuple[av.Packet, list[av.frame.Frame]]]:
     """Packets and the frames in them; those of an unwanted stream are not decoded."""
-    for packet in read_packets(container, streams):
-        yield packet, [] if packet.stream is unwanted else decode_packet(packet)
+    for packet in read_packets(container, streams, damage):
+        yield packet, [] if packet.stream is unwanted else decode_packet(packet, damage)
 
 
 class _Decoding:
@@ -377,6 +414,10 @@ class _Decoding:
             self._voice.append(self._listener.finish())
         ends = [track.end for track in (self._sound, self._track) if track is not None]
         return max(ends)
+
+    def notes(self) -> list[str]:
+        """Lines on what of the sound could not be used."""
+        return self._sound.notes if self._sound else []
 
     def hand_on(self, known: float) -> _Block:
         samples = np.concatenate([np.zeros(0, dtype=np.int16), *self._samples])

@@ -16,6 +16,8 @@ import numpy as np
 if TYPE_CHECKING:
     from media.clip import ClipConfig, Window
 
+LEAST_SOUND_SECONDS = 0.1  # a window with less sound holds no speech
+
 
 @dataclass(frozen=True)
 class CutSound:
@@ -27,7 +29,8 @@ class CutSound:
         block: index of the first block in the recording; None where the window is its own block.
         offset: samples of the first block before those that are recognised.
         samples: that are recognised: of the window and its context, inside the recording.
-        audible: whether the window itself, without context, is louder than silence.
+        audible: whether the window itself, without context, holds `LEAST_SOUND_SECONDS` of sound,
+            some of it louder than silence.
     """
 
     waveform: np.ndarray
@@ -49,7 +52,8 @@ def cut_sound(
     length = config.window_samples + 2 * margin
     out = _copy(waveform, sound_start, (start - margin, start + held + margin), length)
     inner = out[margin : len(out) - margin]
-    return CutSound(out, None, 0, held, _is_audible(inner, config))
+    audible = _holds_sound((start, start + held), sound_start, waveform, config)
+    return CutSound(out, None, 0, held, audible and is_audible(inner, config))
 
 
 def _cut_blocks(
@@ -64,7 +68,9 @@ def _cut_blocks(
     low = max(0, start - context)
     high = min(stop + context, sound_start + len(waveform))
     inner = out[margin + start - first * size : margin + stop - first * size]
-    return CutSound(out, first, low - first * size, max(0, high - low), _is_audible(inner, config))
+    audible = _holds_sound((start, stop), sound_start, waveform, config)
+    audible = audible and is_audible(inner, config)
+    return CutSound(out, first, low - first * size, max(0, high - low), audible)
 
 
 def touched_blocks(window: Window, config: ClipConfig) -> tuple[int, int]:
@@ -95,9 +101,17 @@ def _copy(waveform: np.ndarray, sound_start: int, span: tuple[int, int], length:
     return out
 
 
-def _is_audible(inner: np.ndarray, config: ClipConfig) -> bool:
+def _holds_sound(
+    span: tuple[int, int], sound_start: int, waveform: np.ndarray, config: ClipConfig
+) -> bool:
+    low, high = max(span[0], sound_start), min(span[1], sound_start + len(waveform))
+    return high - low >= LEAST_SOUND_SECONDS * config.sample_rate
+
+
+def is_audible(samples: np.ndarray, config: ClipConfig) -> bool:
+    """Whether the loudest 25 ms of samples in [-1, 1] lie above `ClipConfig.silence_dbfs`."""
     frame = max(1, config.sample_rate // 40)
-    frames = inner[: len(inner) // frame * frame].reshape(-1, frame)
+    frames = samples[: len(samples) // frame * frame].reshape(-1, frame)
     if not frames.size:
         return False
     loudest = float(np.sqrt((frames.astype(np.float64) ** 2).mean(axis=1).max()))

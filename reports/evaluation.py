@@ -26,7 +26,7 @@ from metrics import (
     wilson_interval,
 )
 from reports.predictions import PROBABILITY_FLOOR, PredictionTable
-from reports.statistics import bootstrap_interval, first_of_each_performance
+from reports.statistics import bootstrap_interval, first_of_each_performance, has_width
 
 LEVEL = 0.95  # of intervals
 COVERAGE = 0.9  # that prediction sets aim at
@@ -244,15 +244,18 @@ def _calibration_errors(probabilities: np.ndarray, labels: np.ndarray) -> dict[s
 def _interval(
     table: PredictionTable, score: Score, limits: tuple[float, float] = (-np.inf, np.inf)
 ) -> list[float] | None:
-    """Of a table of performances; cut to the limits of the score; None with one speaker."""
+    """Of a table of performances; cut to the limits of the score.
+
+    None with one speaker, or where all are equal but at a limit, where ends may meet.
+    """
     ends = bootstrap_interval(score, table.bootstrap_unit, level=LEVEL)
-    if not np.isfinite(ends).all():
+    if not has_width(*ends) and ends[0] not in limits:
         return None
     return [float(end) for end in np.clip(ends, *limits)]
 
 
 def _share_interval(table: PredictionTable, name: str, score: Score) -> list[float] | None:
-    """Of a group: over its speakers, or over the clips of its one speaker."""
+    """Of a group: over its speakers, or over its clips where they tell of no spread."""
     interval = _interval(table, score, _LIMITS[name])
     if interval is None and name in _SHARES:
         hits = score(np.arange(len(table))) * len(table)

@@ -25,6 +25,7 @@ from scipy import stats
 
 MOST_EXACT = 14  # speakers up to which all 2**S sign flips are counted
 _DRAWS_AT_ONCE = 500
+_EQUAL = 1e-12  # scores that differ less are the same but for rounding
 Score = Callable[[np.ndarray], float]
 
 
@@ -85,6 +86,11 @@ def score_interval(
     """`bootstrap_interval` at 95 % of a score between 0 and 1 (accuracy, UAR, F1), cut to that."""
     low, high = bootstrap_interval(values_fn, speakers, performances)
     return float(np.maximum(low, 0.0)), float(np.minimum(high, 1.0))
+
+
+def has_width(low: float, high: float) -> bool:
+    """Whether two ends make an interval. Speakers who are all equal tell of no spread."""
+    return bool(high - low > _EQUAL)
 
 
 def first_of_each_performance(

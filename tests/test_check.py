@@ -311,10 +311,10 @@ def test_twenty_thousand_fingerprints_are_compared_in_seconds() -> None:
     sides = np.arange(count) % 2
     sides[-copies:] = 1 - sides[:copies]
     planted = {(i, count - copies + i) for i in range(copies)}
-    start = time.perf_counter()
+    start = time.process_time()  # of this process, whatever else the machine does
     for matches in (
         find_sound_matches(prints, sides),
         find_face_matches([vector[None] for vector in vectors], sides),
     ):
         assert {(match.first, match.second) for match in matches} == planted
-    assert time.perf_counter() - start < 30, "all pairs take minutes"
+    assert time.process_time() - start < 30, "all pairs take minutes"

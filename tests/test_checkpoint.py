@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +22,6 @@ from checkpoint import (
     load_checkpoint,
     load_pretrained,
     merge_clip_configs,
-    read_foreign_weights,
     reorder_classes,
     save_checkpoint,
 )
@@ -30,6 +30,7 @@ from media.adaptation import Prior
 from media.clip import LEGACY, ClipConfig
 from models import build_model
 from tests.builders import SMALL, make_checkpoint
+from torch_files import read_foreign_weights
 
 
 def test_a_checkpoint_comes_back_whole(tmp_path: Path) -> None:
@@ -324,3 +325,57 @@ def test_a_combination_and_its_parts_keep_their_priors() -> None:
     assert combined.priors == {"landmarks": landmarks, "blendshapes": blendshapes}
     assert combined.part("blendshapes").priors == {"blendshapes": blendshapes}
     assert not combined.part("speech").priors
+
+
+def test_weights_trained_in_parallel_are_read_as_ours(tmp_path: Path) -> None:
+    checkpoint = make_checkpoint("speech_cnn")
+    save_checkpoint(checkpoint, tmp_path / "a.safetensors")
+    with safe_open(tmp_path / "a.safetensors", framework="pt") as file:
+        weights = {f"module.{name}": file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        save_file(weights, tmp_path / "b.safetensors", file.metadata())
+    again = load_checkpoint(tmp_path / "b.safetensors").model.state_dict()
+    for name, value in checkpoint.model.state_dict().items():
+        assert torch.equal(again[name], value)
+
+
+def test_weights_that_are_not_finite_are_refused_by_name(tmp_path: Path) -> None:
+    checkpoint = make_checkpoint("speech_cnn")
+    name, value = next(iter(checkpoint.model.named_parameters()))
+    value.data.view(-1)[0] = torch.nan
+    save_checkpoint(checkpoint, tmp_path / "a.safetensors")
+    with pytest.raises(ValueError, match=rf"in 1 tensors \({name}\): its training diverged"):
+        load_checkpoint(tmp_path / "a.safetensors")
+
+
+def test_the_state_of_a_run_points_to_its_checkpoint(tmp_path: Path) -> None:
+    torch.save({"model": {"w": torch.zeros(1)}, "optimizer": {}, "epoch": 3}, tmp_path / "last.pt")
+    with pytest.raises(ValueError, match=r"goes on from, .* give .*model_best\.safetensors"):
+        load_checkpoint(tmp_path / "last.pt")
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        "[]",
+        "{}",
+        '{"version": 1}',
+        '{"version": 1, "architecture": {"name": "speech_cnn", "arguments": {"num_classes": "x"}}}',
+        '{"version": 1, "architecture": 7}',
+        "[" * 100_000,
+        '{"version": 1, "architecture": {"name": "speech_cnn", "arguments": {"num_classes": -1}}}',
+    ],
+)
+def test_a_damaged_configuration_is_one_line(tmp_path: Path, metadata: str) -> None:
+    save_file({"w": torch.zeros(1)}, tmp_path / "a.safetensors", {"emofuse": metadata})
+    with pytest.raises(ValueError, match=r"a\.safetensors") as caught:
+        load_checkpoint(tmp_path / "a.safetensors")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_unpacks_to_far_more_is_refused_unread(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.pth"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", b"x")
+        archive.writestr("archive/data/0", bytes(10_000_000))
+    with pytest.raises(ValueError, match="is packed as torch packs no weights"):
+        load_checkpoint(path)

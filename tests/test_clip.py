@@ -308,3 +308,43 @@ def test_preprocessing_is_deterministic_and_leaves_the_clip_alone() -> None:
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert np.array_equal(clip.waveform, before[0])
     assert np.array_equal(clip.faces, before[1])
+
+
+def _slides(*times: float, seconds: float = 12.0) -> Recording:
+    """Pictures that each stay until the next, a face in all."""
+    count = len(times)
+    return replace(
+        make_recording(seconds),
+        faces=np.stack([np.full((16, 16, 3), i + 1, np.uint8) for i in range(count)]),
+        face_times=np.array(times),
+        face_ids=np.zeros(count, dtype=np.int64),
+        picture_times=np.array(times),
+    )
+
+
+@pytest.mark.parametrize("choice", ["last", "even"])
+def test_a_face_is_shown_until_the_next_picture_replaces_it(choice: str) -> None:
+    config = replace(CONFIG, picture_choice=choice)
+    slides = _slides(0.0, 2.0, 4.0)
+    seen = [
+        int(clip.faces[clip.face_mask][0, 0, 0, 0]) if clip.face_mask.any() else 0
+        for clip in (slides.cut(window, config) for window in tile_windows(12.0, 1.0, 1.0))
+    ]
+    assert seen == [1, 1, 2, 2, 3, 3, 3, 3, 3, 0, 0, 0]  # for five seconds at most
+    shares = [slides.cut(Window(s, s + 1.0), config).face_share for s in (1.0, 8.0, 9.0)]
+    assert shares == [1.0, 1.0, 0.0]
+
+
+def test_a_picture_without_a_face_replaces_one_with_a_face() -> None:
+    slides = _slides(0.0, 2.0)
+    without = replace(slides, faces=slides.faces[:1], face_times=slides.face_times[:1])
+    without = replace(without, face_ids=slides.face_ids[:1])
+    assert without.cut(Window(1.0, 2.0), CONFIG).face_mask.any()
+    assert not without.cut(Window(3.0, 4.0), CONFIG).face_mask.any()
+
+
+@pytest.mark.parametrize(("seconds", "speaks"), [(0.09, False), (0.11, True)])
+def test_a_moment_of_sound_holds_no_speech(seconds: float, speaks: bool) -> None:
+    recording = make_recording(2.0)
+    clip = recording.cut(Window(1.0, 1.0 + seconds, partial=True), CONFIG)
+    assert clip.has_speech == speaks

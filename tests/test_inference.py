@@ -350,6 +350,8 @@ def test_face_measures_are_columns_of_any_models_timeline(
     clips[1] = replace(clips[1], blendshapes_mask=np.zeros(10, dtype=bool))
     _give(stream, clips)
     timeline = TrainingAlignedInference(path, "cpu", face_measures=True).run("a.mp4")
+    plain = TrainingAlignedInference(path, "cpu").identity()
+    assert timeline.checkpoint == {**plain, "face_measures": True}, "--resume tells them apart"
     row = timeline.rows[0].measures
     smile = clips[0].blendshapes[:, BLENDSHAPES.index("mouthSmileLeft")].mean()
     assert row["blendshape_mouthSmileLeft"] == pytest.approx(smile)

@@ -11,11 +11,14 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 EVERYTHING = {
+    "batch",
+    "csv_table",
     "command_line",
     "files",
     "device",
     "timeline",
     "timeline_row",
+    "torch_files",
     "summary",
     "metrics",
     "calibration",
@@ -35,6 +38,7 @@ EVERYTHING = {
     "memory",
     "initialisation",
     "validation",
+    "run_data",
     "scoring",
     "training",
     "experiment",
@@ -50,7 +54,19 @@ EVERYTHING = {
 }
 COMMANDS = {"main", "convert", "robustness"}
 MAY_IMPORT = {
-    "command_line": set(),
+    "batch": {
+        "command_line",
+        "files",
+        "inference",
+        "media",
+        "media_list",
+        "opts",
+        "reports",
+        "summary",
+        "timeline",
+    },
+    "command_line": {"media"},
+    "csv_table": {"media"},
     "files": set(),
     "device": set(),
     "timeline_row": set(),
@@ -71,16 +87,25 @@ MAY_IMPORT = {
         "timeline",
         "metrics",
     },
-    "datasets": {"command_line", "files", "media"},
-    "whisper_weights": {"models"},
-    "checkpoint": {"calibration", "files", "media", "models", "datasets", "whisper_weights"},
-    "encoded_blocks": {"media", "models"},
-    "pretrained": {"checkpoint", "models"},
+    "datasets": {"command_line", "csv_table", "files", "media"},
+    "torch_files": set(),
+    "whisper_weights": {"models", "torch_files"},
+    "checkpoint": {
+        "calibration",
+        "files",
+        "media",
+        "models",
+        "datasets",
+        "torch_files",
+        "whisper_weights",
+    },
+    "encoded_blocks": {"files", "media", "models"},
+    "pretrained": {"checkpoint", "models", "torch_files"},
     "flags": {"losses", "media", "models", "datasets", "timeline"},
     "opts": {"command_line", "flags", "losses", "models"},
     "schedules": {"flags"},
     "optimizers": {"flags", "models"},
-    "media_list": set(),
+    "media_list": {"csv_table", "files", "media"},
     "memory": set(),
     "initialisation": {
         "checkpoint",
@@ -92,6 +117,7 @@ MAY_IMPORT = {
         "pretrained",
         "whisper_weights",
     },
+    "run_data": {"datasets", "initialisation", "media", "opts"},
     "validation": {"files", "metrics", "datasets", "models"},
     "scoring": {
         "calibration",
@@ -103,6 +129,7 @@ MAY_IMPORT = {
         "validation",
     },
     "training": {
+        "checkpoint",
         "datasets",
         "files",
         "flags",
@@ -115,13 +142,15 @@ MAY_IMPORT = {
         "metrics",
         "reports",
     },
-    "experiment": EVERYTHING - COMMANDS - {"inference", "explain", "crossval", "experiment"},
+    "experiment": EVERYTHING
+    - COMMANDS
+    - {"batch", "inference", "explain", "crossval", "experiment"},
     "crossval": {"datasets", "experiment", "files", "opts", "reports"},
     "attribution": {"models"},
     "inference": EVERYTHING
     - COMMANDS
-    - {"training", "experiment", "crossval", "inference", "explain", "summary"},
-    "explain": EVERYTHING - COMMANDS - {"training", "experiment", "crossval", "explain"},
+    - {"batch", "training", "experiment", "crossval", "inference", "explain", "summary"},
+    "explain": EVERYTHING - COMMANDS - {"batch", "training", "experiment", "crossval", "explain"},
     "convert": {"calibration", "checkpoint", "command_line", "reports"},
     "robustness": {"command_line", "datasets", "inference", "reports", "timeline"},
     "main": EVERYTHING - COMMANDS,

@@ -154,7 +154,8 @@ def test_one_bad_file_of_several_is_reported_and_the_rest_done(
     paths = ["--media_path", str(tmp_path / "bad.mp4"), str(demo_clip), "--no_plot"]
     status = main([*paths, "--model_path", str(model_path), "--output", str(tmp_path / "out")])
     assert status == 1
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"demo.csv", "demo.json"}
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    assert written == {"demo.csv", "demo.json", "summary.csv"}
     assert "bad.mp4" in capsys.readouterr().err
 
 
@@ -167,7 +168,7 @@ def test_files_of_one_name_do_not_overwrite_each_other(
     arguments = ["--media_path", str(tmp_path / "*"), "--no_plot", "--model_path", str(model_path)]
     paths = ["--media_path", str(tmp_path / "a"), str(tmp_path / "b")]
     assert main([*arguments[2:], *paths, "--output", str(tmp_path / "out")]) == 0
-    assert len(list((tmp_path / "out").glob("*.csv"))) == 2
+    assert len(list((tmp_path / "out").glob("clip*.csv"))) == 2
 
 
 def test_training_and_inference_see_equal_tensors(tmp_path: Path, demo_clip: Path) -> None:
@@ -247,6 +248,43 @@ def test_a_wrong_number_of_classes_is_refused(
     manifest = make_corpus(tmp_path)
     arguments = ["--annotation_path", str(manifest), "--n_classes", "8"]
     assert "--n_classes 8, but there are 2: happy, sad" in _error_of(arguments, capsys)
+
+
+INTERRUPTED = """
+import sys
+class Stop:
+    def find_spec(self, name, path=None, target=None):
+        if name == "torch":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Stop())
+from main import main
+sys.exit(main(["--media_path", "x.mp4"]))
+"""
+
+
+def test_an_interrupt_while_libraries_are_imported_is_one_line() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (ended.returncode, ended.stderr) == (130, "interrupted\n")
+
+
+def test_an_interrupt_of_inference_does_not_talk_of_training(
+    tmp_path: Path,
+    model_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    (tmp_path / "a.wav").write_bytes(b"x")
+    monkeypatch.setattr(TrainingAlignedInference, "run", interrupt)
+    arguments = ["--media_path", str(tmp_path / "a.wav"), "--model_path", str(model_path)]
+    assert main([*arguments, "--output", str(tmp_path / "out")]) == 130
+    error = capsys.readouterr().err.strip()
+    assert "--resume leaves them out" in error
+    assert "training" not in error
 
 
 def test_an_existing_run_is_not_overwritten(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -139,3 +142,82 @@ def test_subtitles_alone_are_neither_sound_nor_pictures(tmp_path: Path) -> None:
     path.write_text("1\n00:00:00,000 --> 00:00:01,000\nhello\n\n")
     with pytest.raises(MediaError, match="neither sound nor pictures"):
         probe(path)
+
+
+def _notes(path: Path) -> list[str]:
+    told: list[str] = []
+    read_recording(path, CONFIG, WHOLE, tell=told.append)
+    streamed: list[str] = []
+    list(stream_clips(path, CONFIG, WHOLE, 1.0, tell=streamed.append))
+    assert streamed == told
+    return told
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "wav", "flac", "flv", "aiff", "avi"])
+def test_a_file_that_ends_before_it_says_is_told(
+    tmp_path: Path, write_media: WriteMedia, suffix: str
+) -> None:
+    pictures = [] if suffix in ("wav", "flac", "aiff") else [np.zeros((64, 64, 3), np.uint8)] * 60
+    codecs = {"wav": "pcm_s16le", "flac": "flac", "aiff": "pcm_s16be", "avi": "mp3"}
+    path = write_media(
+        tmp_path / f"a.{suffix}",
+        pictures,
+        sound=(0.3 * np.random.default_rng(0).normal(size=round(2.4 * RATE))).astype(np.float32),
+        audio_codec=codecs.get(suffix, "aac"),
+        video_codec="mpeg4" if suffix == "avi" else "libx264",
+    )
+    assert _notes(path) == []
+    cut = tmp_path / f"cut.{suffix}"
+    cut.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
+    assert any(re.fullmatch(r"the file ends at [01]\.\d+ s of 2\.\d+ s .*", n) for n in _notes(cut))
+
+
+def test_lost_packets_are_counted(tmp_path: Path, talking_face: Path) -> None:
+    data = bytearray(talking_face.read_bytes())
+    start = data.index(b"mdat") + len(data) // 3
+    data[start : start + len(data) // 4] = bytes(len(data) // 4)
+    (tmp_path / "broken.mp4").write_bytes(data)
+    told = _notes(tmp_path / "broken.mp4")
+    assert any(re.fullmatch(r"\d+ of \d+ packets of video cannot be decoded", n) for n in told)
+    assert _notes(talking_face) == []
+
+
+def test_a_pointer_to_a_file_in_git_lfs_is_named_with_the_remedy(tmp_path: Path) -> None:
+    path = tmp_path / "1001_DFA_ANG_XX.wav"
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    with pytest.raises(MediaError, match=r"is a Git LFS pointer.*git lfs pull"):
+        read_recording(path, CONFIG, WHOLE)
+
+
+def test_samples_that_are_no_numbers_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "nan.wav"
+    sound = np.full(2 * RATE, np.nan, dtype="<f4")
+    sound[:RATE] = 0.1
+    _write_float_wav(path, sound)
+    assert _notes(path) == ["1 s of sound is not finite (NaN, infinite): silence"]
+    second = list(stream_clips(path, CONFIG, WHOLE, 1.0))[1]
+    assert not second.has_speech
+
+
+def _write_float_wav(path: Path, sound: np.ndarray) -> None:
+    """Mono 32-bit floating point at `RATE`."""
+    form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 3, 1, RATE, 4 * RATE, 4, 32)
+    body = struct.pack("<4sI", b"data", sound.nbytes) + sound.tobytes()
+    path.write_bytes(
+        struct.pack("<4sI4s", b"RIFF", 4 + len(form) + len(body), b"WAVE") + form + body
+    )
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.mp4")
+    with pytest.raises(MediaError, match="is a pipe or device; save the recording"):
+        probe(tmp_path / "a.mp4")
+
+
+def test_pictures_of_gigabytes_are_refused(tmp_path: Path) -> None:
+    from PIL import Image
+
+    path = tmp_path / "huge.png"
+    Image.new("1", (12_000, 12_000)).save(path)
+    with pytest.raises(MediaError, match="12000 x 12000 pixels, more than 67 million"):
+        read_recording(path, CONFIG, WHOLE)

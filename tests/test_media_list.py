@@ -48,8 +48,8 @@ def test_a_table_names_files_beside_it_and_their_speakers(folder: Path) -> None:
     table.write_text("media,who\n")
     with pytest.raises(ValueError, match="names no media file"):
         list_media([str(table)], "who")
-    table.write_bytes(b"media,who\n\xff\xfe,x\n")
-    with pytest.raises(ValueError, match="no CSV table in UTF-8"):
+    table.write_bytes(b"media,who\na.mp4,\xff\xfe\n")
+    with pytest.raises(ValueError, match="line 2, column who: is not in UTF-8"):
         list_media([str(table)], "who")
 
 

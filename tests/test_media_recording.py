@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import wave
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 import media.recording
 from media.clip import Clip, ClipConfig, Recording, Window, tile_windows
+from media.errors import MediaError
 from media.faces import Detector, build_detector
 from media.recording import probe, read_recording, stream_clips
 from tests.conftest import EVENT, FPS, RATE, WriteMedia
@@ -273,3 +275,30 @@ def test_probe_tells_what_a_file_says_of_itself(talking_face: Path) -> None:
     assert (info.has_audio, info.has_video, info.width, info.height) == (True, True, 320, 240)
     assert info.fps == pytest.approx(25)
     assert info.duration == pytest.approx(2.4, abs=0.1)
+
+
+def test_slides_are_streamed_as_they_are_read_whole(
+    tmp_path: Path, write_media: WriteMedia
+) -> None:
+    pictures = [np.full((64, 64, 3), 40 * i + 20, np.uint8) for i in range(4)]
+    tone = 0.3 * np.sin(np.arange(12 * RATE) * 0.2).astype(np.float32)
+    path = write_media(tmp_path / "a.mkv", pictures, times=[0.0, 2.0, 4.5, 6.0], sound=tone)
+    whole = read_recording(path, CONFIG, WHOLE)
+    seen = []
+    for clip in stream_clips(path, CONFIG, WHOLE, 1.0):
+        expected = whole.cut(clip.window, CONFIG)
+        np.testing.assert_array_equal(clip.faces, expected.faces)
+        np.testing.assert_array_equal(clip.face_mask, expected.face_mask)
+        seen.append(bool(clip.face_mask.any()))
+    assert seen[:11] == [True] * 11
+
+
+def test_a_single_sample_is_no_recording(tmp_path: Path) -> None:
+    path = tmp_path / "one.wav"
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(RATE)
+        file.writeframes(b"\1\1")
+    with pytest.raises(MediaError, match="lasts less than a millisecond"):
+        read_recording(path, ClipConfig(), None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import platform
 import subprocess
 import sys
@@ -33,24 +34,37 @@ def test_the_largest_power_of_two_that_fits_is_found(limit: int, most: int, size
     assert largest_batch(lambda wanted: wanted <= limit, most) == size
 
 
-FAULTS = """
-import resource, torch
+# What glibc's malloc tells: blocks that it had from the system one by one, and bytes kept free.
+MAPPED = """
+import ctypes, torch
 from memory import keep_freed_memory
+class Told(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_size_t) for name in
+        "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()]
+mallinfo2 = ctypes.CDLL(None).mallinfo2
+mallinfo2.restype = Told
 assert not {keep} or keep_freed_memory()
-for _ in range(20):
-    torch.zeros(1 << 24)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+before = mallinfo2().hblks
+block = torch.zeros(1 << 24)
+mapped = mallinfo2().hblks - before
+del block
+print(mapped, mallinfo2().fordblks)
 """
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator")
+def _has_mallinfo2() -> bool:
+    return hasattr(ctypes.CDLL(None), "mallinfo2") if platform.system() == "Linux" else False
+
+
+@pytest.mark.skipif(not _has_mallinfo2(), reason="another allocator")
 def test_the_allocator_uses_freed_memory_again() -> None:
     kept, given_back = (
-        int(subprocess.check_output([sys.executable, "-c", FAULTS.format(keep=keep)], cwd=ROOT))
+        subprocess.check_output([sys.executable, "-c", MAPPED.format(keep=keep)], cwd=ROOT).split()
         for keep in (True, False)
     )
-    pages_of_twenty = 20 * (1 << 26) // 4096
-    assert given_back - kept > 0.5 * pages_of_twenty
+    size = 1 << 26  # bytes of the block
+    assert (int(kept[0]), int(given_back[0])) == (0, 1), "blocks from the system one by one"
+    assert int(kept[1]) >= size > int(given_back[1]), "bytes that are free for the next step"
 
 
 def test_where_not_even_two_clips_fit_the_remedy_is_told() -> None:

@@ -239,3 +239,106 @@ def test_a_store_without_meshes_is_not_taken_for_one_with(
     assert prepare.main(arguments) == 0
     assert prepare.main([*arguments, "--mesh"]) == 2
     assert "was prepared without blendshapes" in capsys.readouterr().err
+
+
+def test_a_name_that_is_not_utf8_is_prepared_like_any_other(tmp_path: Path) -> None:
+    (tmp_path / "sad").mkdir()
+    _write_sound(tmp_path / "sad" / os.fsdecode(b"caf\xe9.wav"), 1)
+    _write_sound(tmp_path / "sad" / f"{'長' * 82}.wav", 2)
+    (tmp_path / "happy").mkdir()
+    _write_sound(tmp_path / "happy" / "a.wav", 3)
+    arguments = ["own_folder", "--root", str(tmp_path), "--face_size", "32", "--split", "keep"]
+    with pytest.warns(UserWarning, match="no speaker"):
+        assert prepare.main([*arguments, "--out", str(tmp_path / "out")]) == 0
+    records = read_annotations(tmp_path / "out" / "manifest.csv")
+    store = ClipStore(tmp_path / "out" / "clips")
+    assert len(records) == 3
+    assert all(len(store.recording(record.key).waveform) == 3000 for record in records)
+
+
+def test_stretches_outside_their_recordings_fail_by_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _write_sound(tmp_path / "a.wav", 1)
+    lines = ["audio,label,speaker,subset,start,end", "a.wav,sad,1,training,0,0.1"]
+    lines += ["a.wav,sad,1,training,5,9", "a.wav,sad,1,training,0,150"]
+    (tmp_path / "list.csv").write_text("\n".join(lines))
+    assert prepare.main(_arguments(tmp_path / "list.csv", tmp_path / "out")) == 1
+    errors = capsys.readouterr().err
+    assert "list.csv, line 3: 5 s to 9 s is not within the 0.188 s of a.wav; correct" in errors
+    assert "list.csv, line 4: " in errors
+    assert "milliseconds" in errors
+    (kept,) = read_annotations(tmp_path / "out" / "manifest.csv")
+    assert (kept.start, kept.end) == (0.0, 0.1)
+
+
+def test_a_folder_belongs_to_one_corpus_and_its_options(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = (tmp_path / name for name in ("first", "second"))
+    for folder, count in ((first, 6), (second, 2)):
+        folder.mkdir()
+        _make_list(folder, count)
+    out = tmp_path / "out"
+    assert prepare.main(_arguments(first / "list.csv", out)) == 0
+    before = _content(out)
+    capsys.readouterr()
+    assert prepare.main(_arguments(second / "list.csv", out)) == 2
+    error = capsys.readouterr().err
+    assert "second" in error
+    assert "prepare into another --out, or give --replace" in error
+    assert _content(out) == before
+    assert prepare.main(_arguments(first / "list.csv", out, "--split", "ratio")) == 0
+    (out / "corpus.json").unlink()  # as a folder that was prepared by an earlier version
+    assert prepare.main(_arguments(second / "list.csv", out)) == 2
+    assert prepare.main(_arguments(first / "list.csv", out)) == 0
+    assert prepare.main(_arguments(second / "list.csv", out, "--replace")) == 0
+    assert len(read_annotations(out / "manifest.csv")) == 2
+
+
+def test_a_silent_recording_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with wave.open(str(tmp_path / "a.wav"), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(RATE)
+        file.writeframes(bytes(2 * RATE))
+    (tmp_path / "list.csv").write_text("audio,label,subset\na.wav,sad,training\n")
+    assert prepare.main(_arguments(tmp_path / "list.csv", tmp_path / "out")) == 0
+    assert "note: a.wav: its sound is silent from begin to end" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_one_line_and_the_store_stays_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    listed = _make_list(tmp_path, 4)
+    whole = tmp_path / "whole"
+    assert prepare.main(_arguments(listed, whole)) == 0
+    add, added = StoreWriter.add, []
+
+    def fill(writer: StoreWriter, key: str, recording: object) -> None:
+        if len(added) == 2:
+            data = writer._data["waveform"]
+
+            class Full:
+                def __getattr__(self, name: str) -> object:
+                    return getattr(data, name)
+
+                def write(self, _: bytes) -> None:
+                    data.write(b"half")
+                    raise OSError(28, "No space left on device")
+
+            writer._data["waveform"] = Full()
+        added.append(key)
+        add(writer, key, recording)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(StoreWriter, "add", fill)
+    assert prepare.main(_arguments(listed, tmp_path / "out")) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("error: [Errno 28] No space left on device")
+    assert error.endswith("waveform'")
+    monkeypatch.setattr(StoreWriter, "add", add)
+    assert prepare.main(_arguments(listed, tmp_path / "out")) == 0
+    same, expected = _content(tmp_path / "out"), _content(whole)
+    assert {n: v for n, v in same.items() if n != "corpus.json"} == {
+        n: v for n, v in expected.items() if n != "corpus.json"
+    }

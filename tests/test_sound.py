@@ -160,6 +160,18 @@ def test_without_sound_there_is_no_speech(config: ClipConfig) -> None:
     assert inputs["speech"].shape == (config.speech_blocks, 80, config.speech_frames)
 
 
+@pytest.mark.parametrize("config", [ALONE, BLOCKS])
+@pytest.mark.parametrize(("seconds", "speaks"), [(0.09, False), (0.11, True)])
+def test_a_moment_of_sound_holds_no_speech_whatever_its_context(
+    config: ClipConfig, seconds: float, speaks: bool
+) -> None:
+    recording = replace(_recording(2.0 + seconds), duration=4.0)  # pictures go on for longer
+    for end in (2.0 + seconds, 3.0):
+        clip = recording.cut(Window(2.0, end, partial=end < 3.0), config)
+        assert clip.has_speech == speaks
+        assert preprocess(clip, config, SPEECH)["speech_mask"].any() == speaks
+
+
 def test_frames_after_the_sound_do_not_exist() -> None:
     recording = replace(_recording(6.0), duration=9.0)  # pictures go on for longer
     for window, count in ((Window(5.0, 6.0), 100), (Window(7.0, 8.0), 0)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import wave
 from collections import Counter
 from pathlib import Path
+from types import ModuleType
 
 import cv2
 import numpy as np
@@ -132,6 +133,26 @@ def test_urdu_names_speaker_and_emotion(tmp_path: Path) -> None:
         ("happy", "urdu-SF6", "female"),
         ("sad", "urdu-SM24", "male"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("corpus", "name"),
+    [
+        (emodb, "03a01Fa"),
+        (nemo, "EB0_anger_1"),
+        (ased, "a5-03-01-02-50"),
+        (urdu, "SM1_F10_A010"),
+    ],
+)
+def test_any_sound_file_of_a_corpus_is_read_but_no_hidden_one(
+    corpus: ModuleType, name: str, tmp_path: Path
+) -> None:
+    for file in (f"{name}.OGG", f"._{name}.wav", f".trash/{name}.wav", f"{name}.txt"):
+        path = tmp_path / "a" / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+    (record,) = corpus.read_records(tmp_path)
+    assert record.audio == str(tmp_path / "a" / f"{name}.OGG")
 
 
 def test_the_index_keeps_each_record_in_its_corpus(tmp_path: Path) -> None:

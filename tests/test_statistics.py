@@ -10,6 +10,7 @@ from reports.statistics import (
     bootstrap_interval,
     cohens_d,
     first_of_each_performance,
+    has_width,
     holm,
     mcnemar,
     permutation_test,
@@ -196,3 +197,12 @@ def test_a_ranking_needs_blocks_and_systems() -> None:
     agreed = rank_systems(np.tile([3.0, 2.0, 1.0], (5, 1)))
     assert agreed.mean_ranks == (1.0, 2.0, 3.0)
     assert agreed.f_p == 0.0
+
+
+def test_speakers_who_are_all_equal_have_no_interval() -> None:
+    values = np.array([1.0, 0.0, 0.0, 1.0, 0.0, 0.0])
+    ends = bootstrap_interval(_mean_of(values), list("aaabbb"))
+    assert ends == pytest.approx((1 / 3, 1 / 3))
+    assert not has_width(*ends)
+    assert not has_width(float("nan"), float("nan"))
+    assert has_width(0.2, 0.4)

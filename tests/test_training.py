@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +81,19 @@ RESTARTS = ["--model", "speech_cnn", "--lr_schedule", "warm_restarts", "--restar
 RESTARTS += ["--warmup_epochs", "1", "--accumulate", "2"]
 
 
+KILLED_AFTER_AN_EPOCH = """
+import os, signal, sys
+import training
+from main import main
+save = training.save_state
+def save_and_die(*state):
+    save(*state)
+    os.kill(os.getpid(), signal.SIGKILL)
+training.save_state = save_and_die
+main(sys.argv[1:])
+"""
+
+
 @pytest.mark.usefixtures("no_scores")
 @pytest.mark.parametrize(
     ("clips", "chosen"),
@@ -98,17 +110,19 @@ def test_a_killed_run_resumes_to_the_weights_of_one_never_killed(
     manifest = make_corpus(tmp_path / "data", per_subset=clips)
     options = [*RESUMED, *chosen]
     whole = train(manifest, tmp_path, *options, name="whole")
-    command = [sys.executable, "main.py", "--annotation_path", str(manifest), *QUICK, *options]
-    command += ["--result_path", str(tmp_path), "--run_name", "killed"]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, env=environment)
     killed = tmp_path / "killed"
-    while not (killed / "last.pt").exists():
-        assert process.poll() is None, "it ended before it could be killed"
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert weights_of(killed)["epoch"] < 5, "killed too late to show anything"
+    arguments = ["--annotation_path", str(manifest), *QUICK, *options]
+    arguments += ["--result_path", str(tmp_path), "--run_name", "killed"]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    ended = subprocess.run(
+        [sys.executable, "-c", KILLED_AFTER_AN_EPOCH, *arguments],
+        cwd=ROOT,
+        stderr=subprocess.DEVNULL,
+        env=environment,
+        check=False,
+    )
+    assert ended.returncode == -signal.SIGKILL
+    assert weights_of(killed)["epoch"] == 1
     assert main(["--resume_path", str(killed)]) == 0
     one, other = weights_of(whole), weights_of(killed)
     assert other["epoch"] == 5
@@ -269,3 +283,35 @@ def test_mixed_precision_trains_on_the_processor_too(amp: str) -> None:
     before = model.classifier_1[1].weight.clone()
     assert train_one_epoch(state, _batches())["train_loss"] > 0  # type: ignore[arg-type]
     assert not torch.equal(before, model.classifier_1[1].weight)
+
+
+@pytest.mark.usefixtures("no_scores")
+def test_a_full_disk_is_one_line_and_the_run_goes_on_from_its_last_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = make_corpus(tmp_path / "data")
+    options = ["--model", "speech_cnn", "--n_epochs", "3", "--no_val"]
+    whole = train(manifest, tmp_path, *options, name="whole")
+    write, written = Path.write_bytes, []
+
+    def fill(path: Path, content: bytes) -> int:
+        written.append(path)
+        if path.suffix == ".pt" and sum(p.suffix == ".pt" for p in written) == 2:
+            write(path, content[:100])
+            raise OSError(28, "No space left on device")
+        return write(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", fill)
+    arguments = ["--annotation_path", str(manifest), "--result_path", str(tmp_path)]
+    capsys.readouterr()
+    assert main([*arguments, "--run_name", "full", *QUICK, *options]) == 2
+    (error,) = capsys.readouterr().err.strip().splitlines()
+    assert error.startswith("error: [Errno 28] No space left on device")
+    assert error.endswith("last.pt'")
+    monkeypatch.setattr(Path, "write_bytes", write)
+    full = tmp_path / "full"
+    assert weights_of(full)["epoch"] == 1
+    assert main(["--resume_path", str(full)]) == 0
+    one, other = weights_of(whole), weights_of(full)
+    for name, value in one["model"].items():
+        assert torch.equal(value, other["model"][name]), name

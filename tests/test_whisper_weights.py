@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -181,6 +182,30 @@ def test_a_file_that_is_cut_short_is_one_line(
     with pytest.raises(ValueError, match=path.name) as error:
         load_pretrained(build_model("whisper_speech"), path)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_weights_that_are_not_finite_are_refused_by_name(
+    kind: str, weights: dict[str, Tensor], tmp_path: Path
+) -> None:
+    weights["blocks.1.out.bias"][3] = torch.nan
+    with pytest.raises(ValueError, match=r"blocks\.1\.out\.bias of Whisper's .* is not finite"):
+        read_whisper(_write(kind, weights, tmp_path))
+
+
+def test_a_file_that_unpacks_to_far_more_is_left_unread(
+    weights: dict[str, Tensor], tmp_path: Path
+) -> None:
+    path = _write("openai", weights, tmp_path)
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in parts.items():
+            archive.writestr(name, content)
+        archive.writestr("padding", bytes(10_000_000), zipfile.ZIP_DEFLATED)
+    assert read_whisper(path) is None
+    with pytest.raises(ValueError, match="is packed as torch packs no weights"):
+        load_pretrained(build_model("whisper_speech"), path)
 
 
 def test_quantised_numbers_are_refused(weights: dict[str, Tensor], tmp_path: Path) -> None:
