@@ -82,7 +82,8 @@ class WhisperSpeech(EmotionModel):
         layer_mix: one of `LAYER_MIXES`.
         speech_width: features of a frame after the mix.
         frames_joined: encoder frames (50 a second) whose mean is one step of what is pooled.
-        dropout: on these features, and before the last layer.
+        dropout: on the pooled features and before the last layer; not before pooling, where it would
+            raise the standard deviations that are pooled, in training only.
         adapter_rank: of low-rank adapters on the encoder's linear layers; 0 for none.
         head_width: units of a hidden layer between the pooled features and the classes; 0 for none.
     """
@@ -115,7 +116,6 @@ class WhisperSpeech(EmotionModel):
         self.encoded_width = layers * size.width
         self.mix = LayerMix(layer_mix, layers, size.width, speech_width)
         self.width = self.middle_width = self.mix.width
-        self.dropout = nn.Dropout(dropout)
         self.pool = AttentivePooling(self.width)
         self.classifier_1 = _build_head(2 * self.width, head_width, num_classes, dropout)
         trained = {"mix": layer_mix != "all", "adapters": adapter_rank > 0}
@@ -190,7 +190,7 @@ class WhisperSpeech(EmotionModel):
             encoded = speech.flatten(1, 2)
         else:
             encoded = self._encode_clips(speech, mask)
-        return keep(self.dropout(self.mix(encoded)).transpose(1, 2), joined), joined
+        return keep(self.mix(encoded).transpose(1, 2), joined), joined
 
     def late(self, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Nothing is left to do after a fusion."""
