@@ -25,6 +25,7 @@ from files import replacing
 from media.adaptation import Prior
 from media.clip import ENTRIES, LEGACY, ClipConfig
 from models import EmotionModel, build_model
+from tfjs_weights import faceres_state, is_faceres, read_tfjs_weights
 
 VERSION = 1
 _METADATA = "emofuse"
@@ -122,7 +123,8 @@ def load_checkpoint(path: Path, num_heads: int = 1) -> Checkpoint:
     """Read a checkpoint of ours, or one published by others.
 
     Args:
-        path: `.safetensors`, `.pth` or `.pth.tar`.
+        path: `.safetensors`, `.pth` or `.pth.tar`; or TensorFlow.js's `.json` of HSE FaceRes, which
+            gives a network without a classifier, to start from.
         num_heads: attention heads of a published fusion model, which its keys do not tell.
 
     Raises:
@@ -134,6 +136,8 @@ def load_checkpoint(path: Path, num_heads: int = 1) -> Checkpoint:
     source = {"name": path.name, "sha256": digest}
     if path.suffix == ".safetensors":
         return replace(_load_own(path), source=source)
+    if path.suffix == ".json":
+        return replace(_import_faceres(path), source=source)
     return replace(_import_foreign(read_foreign_weights(path), path, num_heads), source=source)
 
 
@@ -257,6 +261,17 @@ def _import_fusion(weights: dict[str, Tensor], path: Path, num_heads: int) -> Ch
     return Checkpoint(model.eval(), names, LEGACY, info=_IMPORTED_FUSION)
 
 
+def _import_faceres(path: Path) -> Checkpoint:
+    weights = read_tfjs_weights(path)
+    if not is_faceres(weights):
+        raise ValueError(f"{path} is a TensorFlow.js model, but not HSE FaceRes")
+    model = build_model("mobilenet_face", num_classes=0)
+    _load_strictly(model, faceres_state(weights), path)
+    config = replace(ClipConfig(), face_size=224, **model.clip_defaults)
+    return Checkpoint(model.eval(), (), config, info=_IMPORTED_FACERES)
+
+
+_IMPORTED_FACERES = {"origin": "published with Savchenko, 2019; trained on VGGFace2"}
 _IMPORTED_EFFICIENTFACE = {"origin": "published with Zhao et al., AAAI 2021; trained on AffectNet"}
 _IMPORTED_FUSION = {"origin": "published with Chumachenko et al., ICPR 2022; trained on RAVDESS"}
 

@@ -18,7 +18,7 @@ from datasets.augment import AugmentOptions
 from datasets.corpora import CORPORA
 from datasets.mean_faces import MeanFaces
 from datasets.prepare import STORE_NAME, prepare_records
-from datasets.sampler import EpochSampler
+from datasets.sampler import EpochSampler, draw_weights
 from datasets.samples import ClipDataset, SampleOptions, StoreSet, collate
 from datasets.splits import check_speakers
 from device import pick_device
@@ -31,7 +31,7 @@ from initialisation import (
     start_model,
     torchvision_data,
 )
-from losses import Criterion, LossOptions, balanced_weights, build_criterion
+from losses import Criterion, LossOptions, balanced_weights, build_criterion, class_log_prior
 from media.adaptation import Prior
 from media.clip import ClipConfig
 from memory import fits_in_memory, keep_freed_memory, largest_batch, runs_on_device
@@ -286,11 +286,16 @@ def _train(experiment: Experiment) -> None:
 def _build_criterion(experiment: Experiment, dataset: ClipDataset) -> Criterion:
     train, task = experiment.options.train, experiment.checkpoint.task
     weights = balanced_weights(task, dataset.targets) if train.class_weights != "none" else None
+    log_prior = None
+    if train.logit_adjustment:
+        drawn = draw_weights(dataset.labels, experiment.options.data.balance)
+        log_prior = class_log_prior(dataset.targets, drawn)
     options = LossOptions(
         name=train.loss,
         label_smoothing=train.label_smoothing,
         focal_gamma=train.focal_gamma,
         weights=weights,
+        log_prior=log_prior,
         auxiliary=train.auxiliary,
         reconstruction=train.reconstruction,
     )

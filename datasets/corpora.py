@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from datasets import affdex, combined, cremad, fer2013, own_folder, ravdess
+from datasets import affdex, combined, cremad, facial_expressions, fer2013, own_folder, ravdess
 from datasets.annotations import Record, read_annotations
 
 
@@ -50,6 +50,13 @@ CORPORA: dict[str, Corpus] = {
         Corpus("cremad_perceived", _perceived, cremad.LICENCE, _CREMAD),
         Corpus("combined", combined.read_records, combined.LICENCE, f"{_RAVDESS}; {_CREMAD}"),
         Corpus("fer2013", fer2013.read_records, fer2013.LICENCE, _FER2013, cropped_faces=True),
+        Corpus(
+            facial_expressions.NAME,
+            facial_expressions.read_records,
+            facial_expressions.LICENCE,
+            "LFW: Huang et al., 2007; IMFDB: Setty et al., NCVPRIPG 2013",
+            cropped_faces=True,
+        ),
         Corpus("affdex", affdex.read_records, affdex.LICENCE, _AFFDEX, max_fps=affdex.MAX_FPS),
         Corpus("own_folder", own_folder.read_records, own_folder.LICENCE, ""),
         Corpus("annotation", read_annotations, "as its files", ""),

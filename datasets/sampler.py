@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch.utils.data import Sampler
@@ -19,8 +19,7 @@ class EpochSampler(Sampler[int]):
 
     def __init__(self, dataset: ClipDataset, seed: int, balance: float = 0.0) -> None:
         self._dataset, self._seed = dataset, seed
-        labels = torch.tensor(dataset.labels)
-        self._weights = labels.bincount()[labels].double() ** -balance if balance else None
+        self._weights = draw_weights(dataset.labels, balance) if balance else None
 
     def __len__(self) -> int:
         return len(self._dataset)
@@ -31,3 +30,9 @@ class EpochSampler(Sampler[int]):
             return iter(torch.randperm(len(self), generator=generator).tolist())
         drawn = torch.multinomial(self._weights, len(self), replacement=True, generator=generator)
         return iter(drawn.tolist())
+
+
+def draw_weights(labels: Sequence[int], balance: float) -> torch.Tensor:
+    """(N,) relative frequencies with which records of those class indices are drawn."""
+    index = torch.tensor(labels)
+    return index.bincount()[index].double() ** -balance
