@@ -123,8 +123,7 @@ def load_checkpoint(path: Path, num_heads: int = 1) -> Checkpoint:
     """Read a checkpoint of ours, or one published by others.
 
     Args:
-        path: `.safetensors`, `.pth` or `.pth.tar`; or TensorFlow.js's `.json` of HSE FaceRes, which
-            gives a network without a classifier, to start from.
+        path: `.safetensors`, `.pth`, `.pth.tar`, or HSE FaceRes's `.json` (without classifier).
         num_heads: attention heads of a published fusion model, which its keys do not tell.
 
     Raises:
@@ -271,7 +270,11 @@ def _import_faceres(path: Path) -> Checkpoint:
     return Checkpoint(model.eval(), (), config, info=_IMPORTED_FACERES)
 
 
-_IMPORTED_FACERES = {"origin": "published with Savchenko, 2019; trained on VGGFace2"}
+_IMPORTED_FACERES = {
+    "origin": "published with Savchenko, 2019; trained on VGGFace2",
+    "corpora": ["VGGFace2"],
+    "licence": ["VGGFace2: research use (HSE FaceRes: MIT)"],
+}
 _IMPORTED_EFFICIENTFACE = {"origin": "published with Zhao et al., AAAI 2021; trained on AffectNet"}
 _IMPORTED_FUSION = {"origin": "published with Chumachenko et al., ICPR 2022; trained on RAVDESS"}
 

@@ -265,7 +265,13 @@ def recording_config(checkpoint: Checkpoint, yunet: bool = False) -> ClipConfig:
     """The checkpoint's constants for recordings: faces are looked for in their pictures.
 
     A model trained on cropped faces saw them whole; here they are cut out by MTCNN.
+
+    Raises:
+        ValueError: a network to start training from, which has no classes.
     """
+    if not checkpoint.class_names:
+        name = checkpoint.source.get("name", checkpoint.model.name)
+        raise ValueError(f"{name} has no classifier: train one from it, with --pretrain_path")
     config = checkpoint.clip_config
     if yunet:
         return replace(config, detector="yunet")

@@ -180,6 +180,18 @@ def _make_fer_csv(root: Path) -> Path:
     return root / "fer2013.csv"
 
 
+def test_facial_expressions_are_read_from_their_table(tmp_path: Path) -> None:
+    table = "video,label,speaker\nhappy/1.jpg,happiness,a\nsad/2.jpg,sad,b\n"
+    (tmp_path / "index.csv").write_text(table)
+    for root in (tmp_path, tmp_path / "index.csv"):
+        records = read_corpus("facial_expressions", root)
+        assert [(r.name, r.label, r.speaker) for r in records] == [
+            ("1.jpg", "happy", "a"),
+            ("2.jpg", "sad", "b"),
+        ]
+        assert {record.dataset for record in records} == {"facial_expressions"}
+
+
 def test_fer2013_is_unpacked_from_its_csv_once(tmp_path: Path) -> None:
     table = _make_fer_csv(tmp_path)
     folder = fer2013.unpack_csv(table, tmp_path / "pictures")
