@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def _random_weights() -> Arrays:
         "conv1_bn/batchnorm_1/sub": offset(WIDTHS[0]),
         "age_pred/bias": offset(100),
     }
-    for index, (width, out_width) in enumerate(zip(WIDTHS, WIDTHS[1:], strict=False), start=1):
+    for index, (width, out_width) in enumerate(pairwise(WIDTHS), start=1):
         weights |= {
             f"conv_dw_{index}/depthwise_kernel": kernel(3, 3, width, 1),
             f"conv_dw_{index}_bn/batchnorm_1/mul": rng.uniform(0.5, 1.5, width),
