@@ -25,6 +25,7 @@ from media.adaptation import Prior
 from media.clip import ENTRIES, LEGACY, ClipConfig
 from models import EmotionModel, build_model, find_block_encoder
 from models.late_fusion import EVIDENCE
+from tfjs_weights import faceres_state, is_faceres, read_tfjs_weights
 from torch_files import read_foreign_weights, without_module
 from whisper_weights import WhisperWeights, describe_size, is_whisper, read_whisper
 
@@ -124,7 +125,7 @@ def load_checkpoint(path: Path, num_heads: int = 1) -> Checkpoint:
     """Read a checkpoint of ours, or one published by others.
 
     Args:
-        path: `.safetensors`, `.pth` or `.pth.tar`.
+        path: `.safetensors`, `.pth`, `.pth.tar`, or HSE FaceRes's `.json` (without classifier).
         num_heads: attention heads of a published fusion model, which its keys do not tell.
 
     Raises:
@@ -141,6 +142,8 @@ def load_checkpoint(path: Path, num_heads: int = 1) -> Checkpoint:
     source = {"name": path.name, "sha256": digest}
     if path.suffix == ".safetensors":
         return replace(_load_own(path), source=source)
+    if path.suffix == ".json":
+        return replace(_import_faceres(path), source=source)
     return replace(_import_foreign(read_foreign_weights(path), path, num_heads), source=source)
 
 
@@ -250,6 +253,21 @@ def _import_fusion(weights: dict[str, Tensor], path: Path, num_heads: int) -> Ch
     return Checkpoint(model.eval(), names, LEGACY, info=_IMPORTED_FUSION)
 
 
+def _import_faceres(path: Path) -> Checkpoint:
+    weights = read_tfjs_weights(path)
+    if not is_faceres(weights):
+        raise ValueError(f"{path} is a TensorFlow.js model, but not HSE FaceRes")
+    model = build_model("mobilenet_face", num_classes=0)
+    _load_strictly(model, faceres_state(weights), path)
+    config = replace(ClipConfig(), face_size=224, **model.clip_defaults)
+    return Checkpoint(model.eval(), (), config, info=_IMPORTED_FACERES)
+
+
+_IMPORTED_FACERES = {
+    "origin": "published with Savchenko, 2019; trained on VGGFace2",
+    "corpora": ["VGGFace2"],
+    "licence": ["VGGFace2: research use (HSE FaceRes: MIT)"],
+}
 _IMPORTED_EFFICIENTFACE = {"origin": "published with Zhao et al., AAAI 2021; trained on AffectNet"}
 _IMPORTED_FUSION = {"origin": "published with Chumachenko et al., ICPR 2022; trained on RAVDESS"}
 

@@ -18,7 +18,7 @@ from datasets.annotations import Record
 from datasets.augment import AugmentOptions
 from datasets.corpora import CORPORA
 from datasets.labels import describe_unplaced
-from datasets.sampler import EpochSampler
+from datasets.sampler import EpochSampler, draw_weights
 from datasets.samples import ClipDataset, SampleOptions, StoreSet, collate, measure_faces
 from datasets.subsets import check_training_rows, find_gaps
 from device import pick_device
@@ -31,7 +31,7 @@ from initialisation import (
     recomputes_blocks,
     start_model,
 )
-from losses import Criterion, LossOptions, balanced_weights, build_criterion
+from losses import Criterion, LossOptions, balanced_weights, build_criterion, class_log_prior
 from media.adaptation import REFERRED, Prior
 from media.clip import Clip, ClipConfig
 from memory import fits_in_memory, keep_freed_memory, largest_batch, runs_on_device
@@ -288,11 +288,17 @@ def _tell_gaps(experiment: Experiment) -> list[str]:
 def _build_criterion(experiment: Experiment, dataset: ClipDataset) -> Criterion:
     train, task = experiment.options.train, experiment.checkpoint.task
     weights = balanced_weights(task, dataset.targets) if train.class_weights != "none" else None
+    log_prior = None
+    if train.logit_adjustment:
+        data, corpora = experiment.options.data, [r.dataset for r in dataset.records]
+        drawn = draw_weights(dataset.labels, corpora, data.balance, data.balance_corpora)
+        log_prior = class_log_prior(dataset.targets, drawn)
     options = LossOptions(
         name=train.loss,
         label_smoothing=train.label_smoothing,
         focal_gamma=train.focal_gamma,
         weights=weights,
+        log_prior=log_prior,
         auxiliary=train.auxiliary,
         reconstruction=train.reconstruction,
     )

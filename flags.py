@@ -333,6 +333,12 @@ class TrainOptions:
         ("none", "balanced"),
         when=("task", ("classification", "multilabel")),
     )
+    logit_adjustment: bool = option(
+        False,
+        "train for equally frequent classes: the loss sees the logits plus the logarithm of how "
+        "frequent each class is in training",
+        when=("task", ("classification",)),
+    )
     label_smoothing: float = option(
         0.0, "of the cross-entropy", when=("task", ("classification",)), least=0
     )

@@ -299,7 +299,13 @@ def recording_config(checkpoint: Checkpoint, yunet: bool = False) -> ClipConfig:
 
     A model trained on cropped faces saw them whole; here they are cut out by MTCNN. Voice is not
     looked for where the model takes no speech.
+
+    Raises:
+        ValueError: a network to start training from, which has no classes.
     """
+    if not checkpoint.class_names:
+        name = checkpoint.source.get("name", checkpoint.model.name)
+        raise ValueError(f"{name} has no classifier: train one from it, with --pretrain_path")
     config = checkpoint.clip_config
     if "speech" not in checkpoint.model.inputs:
         config = replace(config, voice_activity=0.0)

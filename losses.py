@@ -27,6 +27,7 @@ class LossOptions:
         label_smoothing: classification: share of each target that is spread over all classes.
         focal_gamma: of `focal`.
         weights: (C,) of classes, or (multilabel) of the positives of each label; None for ones.
+        log_prior: (C,) added to the logits in the cross-entropy, see there; None for nothing.
         auxiliary: share of the loss that the heads of a model's parts bear (`<part>_logits`).
         reconstruction: weight of what an autoencoder fails to restore.
 
@@ -38,6 +39,7 @@ class LossOptions:
     label_smoothing: float = 0.0
     focal_gamma: float = 2.0
     weights: Tensor | None = None
+    log_prior: Tensor | None = None
     auxiliary: float = 0.0
     reconstruction: float = 0.0
 
@@ -125,19 +127,31 @@ class CrossEntropy(nn.Module):
 
     With `gamma` above 0 the focal loss (Lin et al., Focal loss for dense object detection, ICCV
     2017) in its form for soft targets: each class's term times (1 - p) ** gamma.
+
+    With `log_prior`, the logarithm of how frequent each class is in training, the loss sees the
+    logits plus it, so the logits themselves answer for classes that are equally frequent (Menon et
+    al., Long-tail learning via logit adjustment, ICLR 2021).
     """
 
     weights: Tensor | None
+    log_prior: Tensor | None
 
     def __init__(
-        self, label_smoothing: float = 0.0, weights: Tensor | None = None, gamma: float = 0.0
+        self,
+        label_smoothing: float = 0.0,
+        weights: Tensor | None = None,
+        gamma: float = 0.0,
+        log_prior: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.label_smoothing, self.gamma = label_smoothing, gamma
         self.register_buffer("weights", weights)
+        self.register_buffer("log_prior", log_prior)
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """(B, C), (B, C) probabilities -> ()."""
+        if self.log_prior is not None:
+            logits = logits + self.log_prior
         if not self.gamma:
             return functional.cross_entropy(
                 logits, target, self.weights, label_smoothing=self.label_smoothing
@@ -195,9 +209,29 @@ def balanced_weights(task: str, targets: Tensor) -> Tensor:
     return torch.where(present, weights, 0.0).float()
 
 
+def class_log_prior(targets: Tensor, drawn: Tensor | None = None) -> Tensor:
+    """(C,) logarithm of how frequent each class is among what training draws.
+
+    Args:
+        targets: (N, C) probabilities of the records of training.
+        drawn: (N,) relative frequencies with which they are drawn; None where all are alike.
+
+    Raises:
+        ValueError: a class that does not occur, of which the logits would learn nothing.
+    """
+    weights = torch.ones(len(targets)) if drawn is None else drawn
+    frequency = (weights.double()[:, None] * targets.double()).sum(dim=0) / weights.double().sum()
+    if not bool((frequency > 0).all()):
+        raise ValueError(
+            "--logit_adjustment needs records of every class to train on: name in --classes only "
+            "those that occur"
+        )
+    return frequency.log().float()
+
+
 _MEASURES: dict[str, Callable[[LossOptions], nn.Module]] = {
-    "cross_entropy": lambda o: CrossEntropy(o.label_smoothing, o.weights),
-    "focal": lambda o: CrossEntropy(o.label_smoothing, o.weights, o.focal_gamma),
+    "cross_entropy": lambda o: CrossEntropy(o.label_smoothing, o.weights, 0.0, o.log_prior),
+    "focal": lambda o: CrossEntropy(o.label_smoothing, o.weights, o.focal_gamma, o.log_prior),
     "bce": lambda o: nn.BCEWithLogitsLoss(pos_weight=o.weights),
     "smooth_l1": lambda o: nn.SmoothL1Loss(),
     "ccc": lambda o: ConcordanceLoss(),

@@ -237,6 +237,12 @@ def test_a_model_that_needs_more_than_a_picture_takes_no_sample_rate(
         TrainingAlignedInference(path, "cpu", **{"sample_rate": 2.0, **options})  # type: ignore[arg-type]
 
 
+def test_a_network_without_a_classifier_recognises_nothing(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(build_model("mobilenet_face", num_classes=0).eval(), (), CONFIG)
+    with pytest.raises(ValueError, match="has no classifier: train one from it"):
+        TrainingAlignedInference(_save(checkpoint, tmp_path), "cpu")
+
+
 def test_each_task_gives_its_own_numbers_to_the_timeline_and_its_files(
     tmp_path: Path, stream: pytest.MonkeyPatch
 ) -> None:

@@ -28,6 +28,7 @@ EVERYTHING = {
     "media",
     "reports",
     "datasets",
+    "tfjs_weights",
     "checkpoint",
     "pretrained",
     "flags",
@@ -89,6 +90,7 @@ MAY_IMPORT = {
     },
     "datasets": {"command_line", "csv_table", "files", "media"},
     "torch_files": set(),
+    "tfjs_weights": {"models"},
     "whisper_weights": {"models", "torch_files"},
     "checkpoint": {
         "calibration",
@@ -96,6 +98,7 @@ MAY_IMPORT = {
         "media",
         "models",
         "datasets",
+        "tfjs_weights",
         "torch_files",
         "whisper_weights",
     },

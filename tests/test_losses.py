@@ -12,6 +12,7 @@ from losses import (
     LossOptions,
     balanced_weights,
     build_criterion,
+    class_log_prior,
     reconstruction_loss,
 )
 
@@ -143,3 +144,27 @@ def test_balanced_weights_even_out_classes_and_positives() -> None:
     assert balanced_weights("classification", targets).tolist() == pytest.approx([2 / 3, 2.0, 0.0])
     marks = torch.tensor([[1.0, 0.0, 1.0], [0.0, 0.0, 1.0], [0.0, 0.0, 1.0]])
     assert balanced_weights("multilabel", marks).tolist() == pytest.approx([2.0, 1.0, 1.0])
+
+
+def test_logit_adjustment_trains_logits_for_equally_frequent_classes() -> None:
+    # Two classes that no input tells apart, three to one: the best logits are equal.
+    prior = class_log_prior(torch.tensor([[1.0, 0.0]] * 3 + [[0.0, 1.0]]))
+    assert prior.exp().tolist() == pytest.approx([0.75, 0.25])
+    target = torch.tensor([[0.75, 0.25]])
+    logits = torch.zeros(1, 2, requires_grad=True)
+    criterion = build_criterion("classification", LossOptions(log_prior=prior))
+    criterion({"logits": logits}, target)["loss"].backward()
+    assert logits.grad is not None
+    assert logits.grad.abs().max() < 1e-6
+    expected = _loss("classification", LOGITS[:, :2] + prior, target.expand(2, 2))
+    assert _loss(
+        "classification", LOGITS[:, :2], target.expand(2, 2), log_prior=prior
+    ) == pytest.approx(expected)
+
+
+def test_the_prior_is_that_of_what_is_drawn() -> None:
+    targets = torch.tensor([[1.0, 0.0], [0.5, 0.5], [0.0, 1.0]])
+    prior = class_log_prior(targets, torch.tensor([1.0, 2.0, 5.0]))
+    assert prior.exp().tolist() == pytest.approx([0.25, 0.75])
+    with pytest.raises(ValueError, match="--logit_adjustment needs records of every class"):
+        class_log_prior(torch.tensor([[1.0, 0.0]]))

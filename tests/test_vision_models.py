@@ -44,6 +44,7 @@ def _settled(name: str, pictures: int = 4, **arguments: Any) -> EmotionModel:
     [
         ("efficientface", {}, 1_275_293, 1_275_293),  # 1.28 M, Zhao et al. 2021, table 7
         ("cnn_simple", {}, 2_123_543, 2_123_543),
+        ("mobilenet_face", {}, 3_196_032 + 7_175, 3_203_207),  # FaceRes's convolutions, and head
         ("vit_scratch", {}, 11_690_407, 11_690_407),
         ("resnet50", {}, 23_508_032 + 2_105_351, 2_105_351),  # trunk and head
         ("vit_b_16", {}, 85_997_319, 4_922_631),
