@@ -418,5 +418,6 @@ def merge_clip_configs(configs: Mapping[str, ClipConfig]) -> ClipConfig:
         raise ValueError(f"parts were trained otherwise, {told}: train all on the same")
     values: dict[str, Any] = {"window_seconds": next(iter(lengths.values()))}
     for name, config in configs.items():
-        values |= {entry: getattr(config, entry) for entry in ENTRIES[name]}
+        entries = (*ENTRIES[name], *(("pictures", "picture_choice") if name == "face" else ()))
+        values |= {entry: getattr(config, entry) for entry in entries}
     return replace(ClipConfig(), **values)

@@ -273,6 +273,12 @@ def test_a_combination_sees_and_hears_as_its_parts_were_trained() -> None:
         merge_clip_configs({"face": ClipConfig(), "speech": ClipConfig(window_seconds=2.0)})
 
 
+def test_a_combination_looks_at_as_many_frames_as_its_face_part() -> None:
+    face = ClipConfig(pictures=5, picture_choice="even")
+    merged = merge_clip_configs({"speech": ClipConfig(n_mels=80), "face": face})
+    assert (merged.pictures, merged.picture_choice, merged.n_mels) == (5, "even", 80)
+
+
 def test_a_namespace_in_a_foreign_file_is_inert(tmp_path: Path) -> None:
     torch.save({"args": argparse.Namespace(lr=1), "w": torch.ones(1)}, tmp_path / "n.pth")
     assert set(read_foreign_weights(tmp_path / "n.pth")) == {"w"}
