@@ -82,8 +82,8 @@ class WhisperSpeech(EmotionModel):
         layer_mix: one of `LAYER_MIXES`.
         speech_width: features of a frame after the mix.
         frames_joined: encoder frames (50 a second) whose mean is one step of what is pooled.
-        dropout: on the pooled features and before the last layer; not before pooling, where it would
-            raise the standard deviations that are pooled, in training only.
+        dropout: on the pooled features and before the last layer; not before pooling, where it
+            would raise the standard deviations that are pooled, in training only.
         adapter_rank: of low-rank adapters on the encoder's linear layers; 0 for none.
         head_width: units of a hidden layer between the pooled features and the classes; 0 for none.
     """
