@@ -101,6 +101,8 @@ def _encode(path: Path, video: str, audio: str, channels: int, options: dict[str
         pictures = container.add_stream(video, rate=FPS) if video else None
         if isinstance(pictures, av.VideoStream):
             pictures.width, pictures.height = 192, 144
+            if video == "libx265":  # its threads wait for each other on a busy machine
+                pictures.options = {"x265-params": "log-level=none:pools=none:frame-threads=1"}
             pictures.pix_fmt = "yuvj420p" if video == "mjpeg" else "yuv420p"
             for number in range(round(SECONDS * FPS)):
                 frame = av.VideoFrame.from_ndarray(_picture(number), format="rgb24")

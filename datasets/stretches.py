@@ -8,6 +8,7 @@ from datasets.annotations import Record
 
 BEYOND_SECONDS = 0.25  # that an end may lie after a recording's, as lengths are rounded
 _MILLISECONDS = 1000.0
+_LEAST_MILLISECONDS = 100.0  # no one labels less
 
 
 def outside(record: Record, duration: float) -> str | None:
@@ -22,7 +23,7 @@ def outside(record: Record, duration: float) -> str | None:
     scaled = record.start / _MILLISECONDS < duration and (
         last / _MILLISECONDS <= duration + BEYOND_SECONDS
     )
-    if scaled and last >= 10 * duration:
+    if scaled and last >= max(_LEAST_MILLISECONDS, 10 * duration):
         return f"{text}; these look like milliseconds: give seconds"
     return f"{text}; correct its start and end"
 

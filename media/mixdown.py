@@ -1,7 +1,8 @@
 """Decoded channels to one: which of them count, and at what level.
 
 Both are chosen once for a recording, from the first `HELD_SECONDS` after its first sound above
-`SILENCE`, which are held back until then. So a stream and a whole file give the same samples.
+`SILENCE`. These, and as much of the silence before, are held back until then, so a stream and a
+whole file give the same samples.
 
 - Channels are mixed with libswresample's ITU-R BS.775 weights (the mean of both for stereo).
   Channels that are silent against the loudest do not count in the weights' sum.
@@ -104,6 +105,7 @@ class Mixdown:
         self._level = level
         self._hold = round(HELD_SECONDS * rate) if holds else 0
         self._held: list[np.ndarray] = []
+        self._is_loud, self._since = False, 0  # whether there was sound, and samples from there
 
     def add(self, channels: np.ndarray) -> np.ndarray:
         """(C, N) samples to the (M,) that can be given out, those held before them first."""
@@ -113,12 +115,21 @@ class Mixdown:
             self.lost += int(absent.any(axis=0).sum())
         if not self._hold:
             return self._mix(channels)
-        if not self._held and not _is_loud(channels):
-            return self._mix(channels)
         self._held.append(channels)
-        if sum(piece.shape[1] for piece in self._held) < self._hold:
-            return np.zeros(0, dtype=np.float32)
-        return self.finish()
+        self._is_loud = self._is_loud or _is_loud(channels)
+        if not self._is_loud:
+            return self._release()
+        self._since += channels.shape[1]
+        return self.finish() if self._since >= self._hold else np.zeros(0, dtype=np.float32)
+
+    def _release(self) -> np.ndarray:
+        """What of held silence is older than need be."""
+        length = sum(piece.shape[1] for piece in self._held)
+        old = []
+        while length - self._held[0].shape[1] >= self._hold:
+            length -= self._held[0].shape[1]
+            old.append(self._mix(self._held.pop(0)))
+        return np.concatenate([np.zeros(0, dtype=np.float32), *old])
 
     def finish(self) -> np.ndarray:
         """(M,) of what is held, by the choices that it leads to.
@@ -128,13 +139,15 @@ class Mixdown:
         if not self._held:
             return np.zeros(0, dtype=np.float32)
         held, before = np.concatenate(self._held, axis=1), self._weights
-        self._held = []
-        self._choose(held)
+        is_settled = self._since >= self._hold
+        if self._is_loud:
+            self._choose(held)
         mono = self._mix(held)
-        if held.shape[1] < self._hold:
-            self._weights = before
-        else:
+        self._held, self._is_loud, self._since = [], False, 0
+        if is_settled:
             self._hold = 0
+        else:
+            self._weights = before
         return mono
 
     def _mix(self, channels: np.ndarray) -> np.ndarray:

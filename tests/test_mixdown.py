@@ -120,7 +120,14 @@ def test_silence_before_the_first_sound_is_not_waited_for() -> None:
     track = SoundTrack(RATE, 0.0)
     for frame in in_frames(np.zeros((2, 20 * RATE)), "stereo"):
         list(track.add(frame))
-    assert track.end == 20.0
+    assert track.end == 20.0 - HELD_SECONDS
+
+
+def test_quiet_before_the_first_sound_has_the_level_of_what_follows() -> None:
+    quiet = 0.001 * speech(2.0, seed=1)
+    sound = np.concatenate([quiet, 1.9 * speech(7.0)])
+    heard, louder = read(sound), read(4 * sound)
+    np.testing.assert_allclose(louder, heard, atol=1e-4)
 
 
 def test_a_gap_does_not_make_the_choice_anew() -> None:
