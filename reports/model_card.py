@@ -12,6 +12,7 @@ import hashlib
 import json
 import struct
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from reports.tables import Table, score_cell, to_markdown
 
 BEGIN, END = "<!-- facts: python -m reports.model_card -->", "<!-- /facts -->"
 _METADATA = "emofuse"
+_RAVDESS = "ravdess-"
 _GROUPINGS = ("gender", "dataset", "corpus", "speaker")
 
 
@@ -69,7 +71,8 @@ def facts(checkpoint: Path, run: Path, subset: str = "testing") -> str:
 def _file_table(path: Path, about: dict[str, Any]) -> Table:
     told = read_metadata(path)
     clips, info = told["clip_config"], told["info"]
-    speakers = [name.removeprefix("ravdess-") for name in info.get("training_speakers", [])]
+    people = info.get("training_speakers", [])
+    speakers = [name.removeprefix(_RAVDESS) for name in people if name.startswith(_RAVDESS)]
     parameters, takes = about.get("parameters"), about.get("inputs", [])
     picture = f", faces of {clips['face_size']}x{clips['face_size']} pixels, {clips['colour']}"
     calibration = told.get("calibration")
@@ -84,9 +87,16 @@ def _file_table(path: Path, about: dict[str, Any]) -> Table:
         "trained on": ", ".join(info.get("corpora", [])),
         "licence of the data": "; ".join(info.get("licence", [])),
         "RAVDESS actors trained on": ", ".join(speakers) or "none",
+        "other people trained on": _count_people(info.get("training_speakers", [])),
         "calibrated": calibration["method"] if calibration else "no",
     }
     return Table("", ("", ""), tuple((name, text) for name, text in rows.items() if text))
+
+
+def _count_people(speakers: Sequence[str]) -> str:
+    """How many of each other corpus, as `ased 59, emodb 9`."""
+    counts = Counter(name.rpartition("-")[0] for name in speakers if not name.startswith(_RAVDESS))
+    return ", ".join(f"{corpus} {count}" for corpus, count in sorted(counts.items()) if corpus)
 
 
 def _score_table(scores: dict[str, Any], subset: str) -> Table:

@@ -10,7 +10,7 @@ import pytest
 
 from checkpoint import save_checkpoint
 from files import write_json
-from reports.model_card import BEGIN, END, main, read_metadata
+from reports.model_card import BEGIN, END, _count_people, main, read_metadata
 from reports.run import evaluate_subset, read_run
 from tests.builders import make_checkpoint
 from tests.test_run_report import write_run
@@ -62,3 +62,8 @@ def test_each_shipped_checkpoint_has_a_card_of_this_very_file(path: Path) -> Non
     assert hashlib.sha256(path.read_bytes()).hexdigest() in text
     for heading in ("Protocol", "Known failures", "What it is for, and what not"):
         assert f"## {heading}" in text
+
+
+def test_people_of_other_corpora_are_counted_not_listed() -> None:
+    people = ["ravdess-02", "ased-01", "ased-02", "emodb-03", "someone"]
+    assert _count_people(people) == "ased 2, emodb 1"
