@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
@@ -21,7 +20,7 @@ SECONDS, FPS, RATE = 1.2, 10, 16000
 SMALL = ClipConfig(face_size=32, pictures=3)
 LABELS = ("happy", "sad")
 # File, codec of the pictures (empty for none), codec of the sound, channels, options of the muxer.
-_MEDIA = (
+_MEDIA: tuple[tuple[str, str, str, int, dict[str, str]], ...] = (
     ("h264.mp4", "libx264", "aac", 1, {}),
     ("faststart.mp4", "libx264", "aac", 2, {"movflags": "+faststart"}),
     ("fragmented.mp4", "libx264", "aac", 1, {"movflags": "frag_keyframe+empty_moov"}),
@@ -94,24 +93,28 @@ def _picture(number: int) -> np.ndarray:
 
 def _encode(path: Path, video: str, audio: str, channels: int, options: dict[str, str]) -> None:
     with av.open(str(path), "w", options=options) as container:
-        layout = "mono" if channels == 1 else "stereo"
-        rate = _rate_of(audio)
+        layout, rate = "mono" if channels == 1 else "stereo", _rate_of(audio)
         sound = container.add_stream(audio, rate=rate, layout=layout) if audio else None
         pictures = container.add_stream(video, rate=FPS) if video else None
-        if pictures is not None:
-            pictures.width, pictures.height = 192, 144
-            if video == "libx265":  # its threads wait for each other on a busy machine
-                pictures.options = {"x265-params": "log-level=none:pools=none:frame-threads=1"}
-            pictures.pix_fmt = "yuvj420p" if video == "mjpeg" else "yuv420p"
-            for number in range(round(SECONDS * FPS)):
-                frame = av.VideoFrame.from_ndarray(_picture(number), format="rgb24")
-                frame.pts, frame.time_base = number, Fraction(1, FPS)
-                container.mux(pictures.encode(frame))
-            container.mux(pictures.encode(None))
-        if sound is not None:
-            for frame in _sound_frames(sound, channels):
+        if isinstance(pictures, av.VideoStream):
+            _encode_pictures(container, pictures, video)
+        if isinstance(sound, av.AudioStream):
+            for frame in (*_sound_frames(sound, channels), None):
                 container.mux(sound.encode(frame))
-            container.mux(sound.encode(None))
+
+
+def _encode_pictures(
+    container: av.container.OutputContainer, stream: av.VideoStream, codec: str
+) -> None:
+    stream.width, stream.height = 192, 144
+    stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+    if codec == "libx265":  # its threads wait for each other on a busy machine
+        stream.options = {"x265-params": "log-level=none:pools=none:frame-threads=1"}
+    for number in range(round(SECONDS * FPS)):
+        frame = av.VideoFrame.from_ndarray(_picture(number), format="rgb24")
+        frame.pts, frame.time_base = number, Fraction(1, FPS)
+        container.mux(stream.encode(frame))
+    container.mux(stream.encode(None))
 
 
 def _rate_of(codec: str) -> int:
@@ -164,24 +167,17 @@ def _make_annotations(folder: Path) -> list[Path]:
 
 
 def _make_checkpoints(folder: Path) -> list[Path]:
-    builders: dict[str, Callable[[Path], object]] = {"late.safetensors": make_model}
+    paths = [make_model(folder / "late.safetensors")]
     for name in ("speech_cnn", "face_cnn", "landmark_tcn"):
-        builders[f"{name}.safetensors"] = lambda path, name=name: save_checkpoint(
-            Checkpoint(build_model(name, num_classes=2).eval(), LABELS, SMALL), path
-        )
+        paths.append(folder / f"{name}.safetensors")
+        model = build_model(name, num_classes=2).eval()
+        save_checkpoint(Checkpoint(model, LABELS, SMALL), paths[-1])
     for name in ("speech_cnn", "efficientface"):
-        builders[f"{name}.pth"] = lambda path, name=name: torch.save(
-            {"state_dict": build_model(name, num_classes=7).state_dict(), "epoch": 3}, path
-        )
-    builders["legacy.pth.tar"] = lambda path: torch.save(
-        build_model("efficientface", num_classes=7).state_dict(),
-        path,
-        _use_new_zipfile_serialization=False,
-    )
-    for name, build in builders.items():
-        if not (folder / name).exists():
-            build(folder / name)
-    return [folder / name for name in builders]
+        weights = build_model(name, num_classes=7).state_dict()
+        paths += [folder / f"{name}.pth", folder / f"{name}.pth.tar"]
+        torch.save({"state_dict": weights, "epoch": 3}, paths[-2])
+        torch.save(weights, paths[-1], _use_new_zipfile_serialization=False)
+    return paths
 
 
 def _make_recipes(folder: Path) -> list[Path]:

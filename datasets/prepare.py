@@ -186,8 +186,9 @@ def prepare_records(  # noqa: PLR0913 - most are optional
         results = spread_work(work, wanted, workers, ray_address) if wanted else iter(())
         bar = tqdm(results, total=len(wanted), unit="file", desc="preparing", disable=None)
         for key, result, source, notes in bar:
-            for note in notes if tell else ():
-                tell(note)
+            if tell is not None:
+                for note in notes:
+                    tell(note)
             if isinstance(result, Recording) and source is not None:
                 track = finding.tracks.get(key, result.landmarks)
                 writer.add(key, replace(result, landmarks=track))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import av
 import numpy as np
@@ -128,7 +128,7 @@ class SoundTrack:
         frame.sample_rate = self._layout[2]
         yield from self._cut(self._resampler.resample(frame))
 
-    def _cut(self, frames: list[av.AudioFrame | None]) -> Iterator[np.ndarray]:
+    def _cut(self, frames: Sequence[av.AudioFrame | None]) -> Iterator[np.ndarray]:
         for frame in frames:
             if frame is not None:  # a resampler that has nothing to do gives the flush back
                 yield from self._place(frame.to_ndarray().reshape(-1))
