@@ -33,7 +33,7 @@ _MEDIA: tuple[tuple[str, str, str, int, dict[str, str]], ...] = (
     ("mjpeg.avi", "mjpeg", "pcm_s16le", 1, {}),
     ("h264.ts", "libx264", "aac", 1, {}),
     ("mpeg2.mpg", "mpeg2video", "mp2", 1, {}),
-    ("flv1.flv", "flv", "libmp3lame", 1, {}),
+    ("flv1.flv", "flv", "aac", 1, {}),
     ("h264.flv", "libx264", "aac", 1, {}),
     ("wmv2.wmv", "wmv2", "", 1, {}),
     ("s16.wav", "", "pcm_s16le", 1, {}),
