@@ -21,7 +21,6 @@ import wave
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -183,33 +182,34 @@ def run_campaign(options: argparse.Namespace) -> int:
     tasks = build_tasks(out)
     log = out / "kills.jsonl"
     rounds = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
-    wanted, lengths = {}, {}
-    for task in tasks:
-        whole = out / "work" / task.name
-        shutil.rmtree(whole, ignore_errors=True)
-        start = time.monotonic()
-        if _in_child(partial(task.run, whole, False)) != 0:
-            raise ValueError(f"{task.name} fails without being killed")
-        lengths[task.name] = time.monotonic() - start
-        wanted[task.name] = task.read(whole)
-        whole.rename(out / f"whole-{task.name}-{time.time_ns()}")
+    whole = {task.name: _run_whole(task, out / "work" / task.name) for task in tasks}
     while sum(line["kills"] for line in rounds) < options.kills:
         number = len(rounds)
         task = tasks[number % len(tasks)]
         folder = out / "work" / task.name
         draw = random.Random(options.seed * 100_003 + number)
-        kills, status = run_round(task, folder, lengths[task.name], draw)
+        wanted, seconds = whole[task.name]
+        kills, status = run_round(task, folder, seconds, draw)
         found = task.read(folder) if status == 0 else {}
-        same = found == wanted[task.name]
+        same = found == wanted
         line = {"task": task.name, "kills": kills, "status": status, "same": same}
         if not same:
-            line["differs"] = _differences(found, wanted[task.name])
+            line["differs"] = _differences(found, wanted)
             folder.rename(out / f"differs-{number}")
             print(f"{number}: {line}")
         rounds.append(line)
         with log.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
     return _report(rounds)
+
+
+def _run_whole(task: Task, folder: Path) -> tuple[dict[str, object], float]:
+    """What a task that is never killed leaves, and the seconds that it takes."""
+    shutil.rmtree(folder, ignore_errors=True)
+    start = time.monotonic()
+    if _in_child(lambda: task.run(folder, False)) != 0:
+        raise ValueError(f"{task.name} fails without being killed")
+    return task.read(folder), time.monotonic() - start
 
 
 def _differences(found: dict[str, object], wanted: dict[str, object]) -> list[str]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from fractions import Fraction
-from functools import partial
 from pathlib import Path
 
 import av
@@ -35,7 +33,7 @@ _MEDIA: tuple[tuple[str, str, str, int, dict[str, str]], ...] = (
     ("mjpeg.avi", "mjpeg", "pcm_s16le", 1, {}),
     ("h264.ts", "libx264", "aac", 1, {}),
     ("mpeg2.mpg", "mpeg2video", "mp2", 1, {}),
-    ("flv1.flv", "flv", "libmp3lame", 1, {}),
+    ("flv1.flv", "flv", "aac", 1, {}),
     ("h264.flv", "libx264", "aac", 1, {}),
     ("wmv2.wmv", "wmv2", "", 1, {}),
     ("s16.wav", "", "pcm_s16le", 1, {}),
@@ -95,24 +93,28 @@ def _picture(number: int) -> np.ndarray:
 
 def _encode(path: Path, video: str, audio: str, channels: int, options: dict[str, str]) -> None:
     with av.open(str(path), "w", options=options) as container:
-        layout = "mono" if channels == 1 else "stereo"
-        rate = _rate_of(audio)
+        layout, rate = "mono" if channels == 1 else "stereo", _rate_of(audio)
         sound = container.add_stream(audio, rate=rate, layout=layout) if audio else None
         pictures = container.add_stream(video, rate=FPS) if video else None
         if isinstance(pictures, av.VideoStream):
-            pictures.width, pictures.height = 192, 144
-            if video == "libx265":  # its threads wait for each other on a busy machine
-                pictures.options = {"x265-params": "log-level=none:pools=none:frame-threads=1"}
-            pictures.pix_fmt = "yuvj420p" if video == "mjpeg" else "yuv420p"
-            for number in range(round(SECONDS * FPS)):
-                frame = av.VideoFrame.from_ndarray(_picture(number), format="rgb24")
-                frame.pts, frame.time_base = number, Fraction(1, FPS)
-                container.mux(pictures.encode(frame))
-            container.mux(pictures.encode(None))
+            _encode_pictures(container, pictures, video)
         if isinstance(sound, av.AudioStream):
-            for piece in _sound_frames(sound, channels):
-                container.mux(sound.encode(piece))
-            container.mux(sound.encode(None))
+            for frame in (*_sound_frames(sound, channels), None):
+                container.mux(sound.encode(frame))
+
+
+def _encode_pictures(
+    container: av.container.OutputContainer, stream: av.VideoStream, codec: str
+) -> None:
+    stream.width, stream.height = 192, 144
+    stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+    if codec == "libx265":  # its threads wait for each other on a busy machine
+        stream.options = {"x265-params": "log-level=none:pools=none:frame-threads=1"}
+    for number in range(round(SECONDS * FPS)):
+        frame = av.VideoFrame.from_ndarray(_picture(number), format="rgb24")
+        frame.pts, frame.time_base = number, Fraction(1, FPS)
+        container.mux(stream.encode(frame))
+    container.mux(stream.encode(None))
 
 
 def _rate_of(codec: str) -> int:
@@ -165,29 +167,17 @@ def _make_annotations(folder: Path) -> list[Path]:
 
 
 def _make_checkpoints(folder: Path) -> list[Path]:
-    builders: dict[str, Callable[[Path], object]] = {"late.safetensors": make_model}
+    paths = [make_model(folder / "late.safetensors")]
     for name in ("speech_cnn", "face_cnn", "landmark_tcn"):
-        builders[f"{name}.safetensors"] = partial(_save_own, name)
+        paths.append(folder / f"{name}.safetensors")
+        model = build_model(name, num_classes=2).eval()
+        save_checkpoint(Checkpoint(model, LABELS, SMALL), paths[-1])
     for name in ("speech_cnn", "efficientface"):
-        builders[f"{name}.pth"] = partial(_save_foreign, name)
-    builders["legacy.pth.tar"] = lambda path: torch.save(
-        build_model("efficientface", num_classes=7).state_dict(),
-        path,
-        _use_new_zipfile_serialization=False,
-    )
-    for name, build in builders.items():
-        if not (folder / name).exists():
-            build(folder / name)
-    return [folder / name for name in builders]
-
-
-def _save_own(name: str, path: Path) -> None:
-    save_checkpoint(Checkpoint(build_model(name, num_classes=2).eval(), LABELS, SMALL), path)
-
-
-def _save_foreign(name: str, path: Path) -> None:
-    model = build_model(name, num_classes=7)
-    torch.save({"state_dict": model.state_dict(), "epoch": 3}, path)
+        weights = build_model(name, num_classes=7).state_dict()
+        paths += [folder / f"{name}.pth", folder / f"{name}.pth.tar"]
+        torch.save({"state_dict": weights, "epoch": 3}, paths[-2])
+        torch.save(weights, paths[-1], _use_new_zipfile_serialization=False)
+    return paths
 
 
 def _make_recipes(folder: Path) -> list[Path]:

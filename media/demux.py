@@ -117,9 +117,10 @@ def _check_size(codec: av.VideoCodecContext, path: Path) -> None:
 def read_packets(
     container: av.container.InputContainer,
     streams: Sequence[av.stream.Stream],
-    damage: Damage,
+    damage: Damage | None = None,
 ) -> Iterator[av.Packet]:
     """Packets of the streams and at last an empty one of each; reads on behind damaged places."""
+    damage = damage or Damage()
     joints = _Joints(container)
     failures = 0
     while True:
@@ -136,17 +137,18 @@ def read_packets(
                 return
 
 
-def decode_packet(packet: av.Packet, damage: Damage) -> list[av.frame.Frame]:
+def decode_packet(packet: av.Packet, damage: Damage | None = None) -> list[av.frame.Frame]:
     """Frames of a packet; none where it is damaged. Their times tell what is missing."""
+    damage = damage or Damage()
     kind = packet.stream.type
     damage.packets[kind] += packet.size > 0
     try:
-        frames: list[av.frame.Frame] = list(packet.decode())
+        frames: list[av.frame.Frame] = [*packet.decode()]
     except av.FFmpegError:
         damage.lost[kind] += 1
         return []
     for frame in frames:
-        if frame.is_corrupt:
+        if getattr(frame, "is_corrupt", False):
             damage.damaged[kind] += 1
     return frames
 
