@@ -20,6 +20,7 @@ from media.clip import Clip, ClipConfig, Window
 from media.faces import build_detector
 from models import EmotionModel, build_model
 from models.layers import TransformerBlock
+from opts import SHIPPED
 from reports.explanation_figure import SheetRow, overlay, plot_attention, plot_contact_sheet
 from tests.builders import make_checkpoint, make_recording
 from tests.conftest import WriteMedia
@@ -267,8 +268,9 @@ def test_a_mistake_is_one_line_and_status_2(
 def test_the_shipped_face_classifier_sees_happiness_in_the_lower_half(
     tmp_path: Path, real_data: Path
 ) -> None:
-    media = real_data / "media" / "single_face.mp4"
-    assert main(["--media_path", str(media), "--output", str(tmp_path)]) == 0
+    media, face = real_data / "media" / "single_face.mp4", SHIPPED / "face.safetensors"
+    arguments = ["--media_path", str(media), "--model_path", str(face)]
+    assert main([*arguments, "--output", str(tmp_path)]) == 0
     rows = json.loads((tmp_path / "explanation.json").read_text())["rows"]
     happy = [row for row in rows if row["target"] == "happy"]
     assert happy
