@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import cast
+from typing import Any, cast
 
 import av
 import cv2
@@ -298,7 +298,7 @@ def _name_side_data() -> None:
     known = SideDataType._value2member_map_
     for value in range(_SIDE_DATA_KINDS):
         if value not in known:
-            kind = object.__new__(SideDataType)
+            kind: Any = object.__new__(SideDataType)
             kind._name_, kind._value_ = f"UNKNOWN_{value}", value
             known[value] = kind
 
