@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import cast
+from typing import Any, cast
 
 import av
 import cv2
@@ -40,6 +40,7 @@ _LUMA_WEIGHTS = {
 }
 _BT709, _BT601 = 1, 5
 _FULL_RANGE, _LIMITED_RANGE = 2, 1
+_SIDE_DATA_KINDS = 64  # of AVFrameSideDataType, with room for those to come
 
 
 @dataclass(frozen=True)
@@ -303,6 +304,23 @@ def read_orientation(frame: av.VideoFrame) -> Orientation:
     side_data = cast("SideDataContainer", frame.side_data)
     data = side_data.get(SideDataType.DISPLAYMATRIX)
     return orientation_from_matrix(struct.unpack("=9i", bytes(data))) if data else Orientation()
+
+
+def _name_side_data() -> None:
+    """Name the kinds of side data that FFmpeg has and PyAV 18 does not know.
+
+    EXIF data of photographs are one. PyAV refuses all side data of a frame that has such a kind,
+    and with them the orientation.
+    """
+    known = SideDataType._value2member_map_
+    for value in range(_SIDE_DATA_KINDS):
+        if value not in known:
+            kind: Any = object.__new__(SideDataType)
+            kind._name_, kind._value_ = f"UNKNOWN_{value}", value
+            known[value] = kind
+
+
+_name_side_data()
 
 
 def orientation_from_matrix(matrix: tuple[int, ...]) -> Orientation:
