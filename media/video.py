@@ -17,6 +17,8 @@ from av.sidedata.sidedata import SideDataContainer
 from av.sidedata.sidedata import Type as SideDataType
 from av.video.reformatter import ColorRange, Colorspace
 
+from media.audio import MOST_GAP
+
 DEFAULT_RATE = 25.0  # pictures per second, where a file tells neither rate nor durations
 _DIRECT_FORMATS = {
     "gray",
@@ -201,6 +203,8 @@ class PictureTrack:
     def add(self, frame: av.VideoFrame) -> Picture | None:
         """The frame as a picture; None if it is not later than the one before, or before time 0.
 
+        Nor if it lies hours after the one before: then its time is damaged.
+
         A frame without a time of its own follows where the one before ends.
         """
         duration = self._duration
@@ -210,7 +214,7 @@ class PictureTrack:
                 duration = float(frame.duration * frame.time_base)
             if frame.pts is not None:
                 time = float(frame.pts * frame.time_base) - self._origin
-        if time <= self._last or time < 0:
+        if time <= self._last or not 0 <= time <= self.end + MOST_GAP:
             return None
         self._last, self.end = time, time + duration
         if frame.rotation not in self._orientations:
