@@ -10,6 +10,8 @@ import numpy as np
 from media.mixdown import Level, Mixdown, is_floating, read_channels
 
 GAP_TOLERANCE = 0.02  # seconds that a frame's time may stray from the sample count
+LEAST_RATE, MOST_RATE = 1_000, 1_000_000  # Hz; what is beyond is a damaged header
+MOST_GAP = 6 * 3600.0  # seconds; a time that lies further ahead is not believed
 _CHUNK_SECONDS = 10.0  # silence is given out in pieces of at most this length
 
 
@@ -35,6 +37,7 @@ class SoundTrack:
         self._mixdown: Mixdown | None = None  # of this segment
         self._resampler: av.AudioResampler | None = None  # none where the rate is right already
         self._absent = 0.0  # seconds that were not finite
+        self._impossible = 0  # a rate that no sound has, in Hz
         self._layout: tuple[str, str, int] | None = None
         self._segment_start = 0.0  # seconds; a segment is a run of frames without gap
         self._segment_samples = 0  # taken in since then, at the file's rate
@@ -53,16 +56,23 @@ class SoundTrack:
             f"the channels of the sound cancel each other: channel {channel + 1} is used"
             for channel in sorted(channel for channel in heard if channel is not None)
         ]
+        if self._impossible:
+            notes.append(f"sound of {self._impossible} Hz is none: its header is damaged")
         if self._absent:
             notes.append(f"{self._absent:.3g} s of sound is not finite (NaN, infinite): silence")
         return notes
 
     def add(self, frame: av.AudioFrame) -> Iterator[np.ndarray]:
         """Take a frame in. Yields (N,) int16 pieces that follow on those before."""
+        if not LEAST_RATE <= frame.sample_rate <= MOST_RATE:
+            self._impossible = frame.sample_rate
+            return
         expected = self._expected_time()
         time = expected
         if frame.pts is not None and frame.time_base is not None:
             time = float(frame.pts * frame.time_base) - self._origin
+        if time - max(expected, self.end) > MOST_GAP:
+            time = expected
         layout = (frame.format.name, frame.layout.name, frame.sample_rate)
         if layout != self._layout or abs(time - expected) > GAP_TOLERANCE:
             yield from self.finish()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import cast
+from typing import Any, cast
 
 import av
 import cv2
@@ -16,6 +16,8 @@ import numpy as np
 from av.sidedata.sidedata import SideDataContainer
 from av.sidedata.sidedata import Type as SideDataType
 from av.video.reformatter import ColorRange, Colorspace
+
+from media.audio import MOST_GAP
 
 DEFAULT_RATE = 25.0  # pictures per second, where a file tells neither rate nor durations
 _DIRECT_FORMATS = {
@@ -40,6 +42,7 @@ _LUMA_WEIGHTS = {
 }
 _BT709, _BT601 = 1, 5
 _FULL_RANGE, _LIMITED_RANGE = 2, 1
+_SIDE_DATA_KINDS = 64  # of AVFrameSideDataType, with room for those to come
 
 
 @dataclass(frozen=True)
@@ -200,6 +203,8 @@ class PictureTrack:
     def add(self, frame: av.VideoFrame) -> Picture | None:
         """The frame as a picture; None if it is not later than the one before, or before time 0.
 
+        Nor if it lies hours after the one before: then its time is damaged.
+
         A frame without a time of its own follows where the one before ends.
         """
         duration = self._duration
@@ -209,7 +214,7 @@ class PictureTrack:
                 duration = float(frame.duration * frame.time_base)
             if frame.pts is not None:
                 time = float(frame.pts * frame.time_base) - self._origin
-        if time <= self._last or time < 0:
+        if time <= self._last or not 0 <= time <= self.end + MOST_GAP:
             return None
         self._last, self.end = time, time + duration
         if frame.rotation not in self._orientations:
@@ -303,6 +308,23 @@ def read_orientation(frame: av.VideoFrame) -> Orientation:
     side_data = cast("SideDataContainer", frame.side_data)
     data = side_data.get(SideDataType.DISPLAYMATRIX)
     return orientation_from_matrix(struct.unpack("=9i", bytes(data))) if data else Orientation()
+
+
+def _name_side_data() -> None:
+    """Name the kinds of side data that FFmpeg has and PyAV 18 does not know.
+
+    EXIF data of photographs are one. PyAV refuses all side data of a frame that has such a kind,
+    and with them the orientation.
+    """
+    known = SideDataType._value2member_map_
+    for value in range(_SIDE_DATA_KINDS):
+        if value not in known:
+            kind: Any = object.__new__(SideDataType)
+            kind._name_, kind._value_ = f"UNKNOWN_{value}", value
+            known[value] = kind
+
+
+_name_side_data()
 
 
 def orientation_from_matrix(matrix: tuple[int, ...]) -> Orientation:

@@ -118,6 +118,21 @@ def test_a_change_of_rate_and_channels_in_mid_file_is_followed() -> None:
     assert np.allclose(sound[2000:3000], 0.25, atol=1e-2)
 
 
+@pytest.mark.parametrize("rate", [20, 536_886_912])
+def test_a_rate_that_no_sound_has_is_told_and_not_resampled(rate: int) -> None:
+    track = SoundTrack(RATE, 0.0)
+    frame = make_frame(constant(0.5), 0.0)
+    frame.sample_rate = rate
+    assert not len(gather(track, frame))
+    assert track.notes == [f"sound of {rate} Hz is none: its header is damaged"]
+
+
+def test_a_time_far_ahead_is_not_believed() -> None:
+    frames = [make_frame(constant(0.5), start) for start in (0.0, 1e9, 0.1)]
+    sound = gather(SoundTrack(RATE, 0.0), *frames)
+    assert len(sound) == round(0.2 * RATE)
+
+
 def test_a_stream_that_is_not_waited_for_any_more_is_silence() -> None:
     track = SoundTrack(RATE, 0.0)
     pieces = [*track.add(make_frame(constant(0.5), 0.0)), *track.fill_until(25.0)]

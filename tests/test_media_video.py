@@ -11,6 +11,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from PIL import Image, ImageOps
 
 from media.video import (
     Orientation,
@@ -186,3 +187,23 @@ def test_a_picture_not_later_than_the_one_before_is_left_out() -> None:
 def test_the_end_is_where_the_last_picture_stops_being_shown() -> None:
     assert stamped([0, 5], duration=3).end == pytest.approx(0.32)
     assert stamped([0, 5], duration=0).end == pytest.approx(0.24)  # by the average rate
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_photograph_is_turned_as_its_exif_data_say(
+    tmp_path: Path, chart: np.ndarray, orientation: int, suffix: str
+) -> None:
+    image = Image.fromarray(chart)
+    exif = image.getexif()
+    exif[0x0112] = orientation
+    image.save(tmp_path / f"a.{suffix}", exif=exif, quality=95)
+    with av.open(str(tmp_path / f"a.{suffix}")) as container:
+        (stream,) = container.streams.video
+        (frame,) = container.decode(stream)
+        picture = PictureTrack(stream, 0.0).add(frame)
+    assert picture is not None
+    expected = np.asarray(ImageOps.exif_transpose(Image.open(tmp_path / f"a.{suffix}")))
+    shown = picture.reduce(max(expected.shape))
+    assert shown.shape == expected.shape
+    assert np.abs(shown.astype(int) - expected).mean() < 8
