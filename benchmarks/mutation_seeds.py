@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from skimage import data
 
-from checkpoint import Checkpoint, combine_checkpoints, save_checkpoint
+from checkpoints.checkpoint import Checkpoint, combine_checkpoints, save_checkpoint
 from media.clip import ClipConfig
 from models import build_model
 from opts import RECIPES

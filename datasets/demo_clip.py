@@ -20,7 +20,7 @@ import skimage.data
 from scipy import signal
 
 from datasets.talking import smoothstep
-from files import replacing
+from system.files import replacing
 
 CAPTION = "synthetic demo: public-domain NASA portrait, generated sound"
 WIDTH, HEIGHT, PICTURES_PER_SECOND = 640, 480, 25

@@ -13,15 +13,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import batch
-from batch import SUMMARY_COLUMNS
-from checkpoint import save_checkpoint
+from checkpoints.checkpoint import save_checkpoint
 from inference import TrainingAlignedInference
 from main import main
-from media_list import output_names, where
+from media.listing import output_names, where
+from recognition import batch
+from recognition.batch import SUMMARY_COLUMNS
 from tests.builders import make_checkpoint
 from tests.conftest import RATE, WriteMedia
-from timeline import read_timeline
+from timeline.table import read_timeline
 
 ROOT = Path(__file__).parent.parent
 

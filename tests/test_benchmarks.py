@@ -15,7 +15,7 @@ from facenet_pytorch import MTCNN
 
 from benchmarks import clips, inference_speed, reference
 from benchmarks.inference_speed import Bench, Clips, Figure, ProcessRun
-from checkpoint import combine_checkpoints, save_checkpoint
+from checkpoints.checkpoint import combine_checkpoints, save_checkpoint
 from datasets.demo_clip import make_demo_clip
 from inference import TrainingAlignedInference
 from media.clip import Clip, ClipConfig, Colour, Window, tile_windows
@@ -23,7 +23,7 @@ from media.faces import build_detector
 from media.preprocess import preprocess
 from media.recording import probe, read_recording
 from tests.builders import LABELS, make_checkpoint
-from timeline import Timeline, write_csv
+from timeline.table import Timeline, write_csv
 
 CONFIG = ClipConfig(face_size=32, pictures=3)
 SECONDS = 2.4

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax, softmax
 
-from calibration import (
+from evaluation.calibration import (
     Calibration,
     ConformalRule,
     conformal_scores,
@@ -17,7 +17,7 @@ from calibration import (
     prediction_sets,
     set_coverage,
 )
-from metrics import calibration_error
+from evaluation.metrics import calibration_error
 
 
 def _labelled(count: int, classes: int = 5, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from checkpoint import save_checkpoint
+from checkpoints.checkpoint import save_checkpoint
 from datasets.annotations import SUBSETS, Record, write_annotations
 from datasets.check import main
 from datasets.fingerprints import (

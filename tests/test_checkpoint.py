@@ -16,7 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from checkpoint import (
+from checkpoints.checkpoint import (
     Checkpoint,
     combine_checkpoints,
     load_checkpoint,
@@ -25,12 +25,12 @@ from checkpoint import (
     reorder_classes,
     save_checkpoint,
 )
+from checkpoints.torch_files import read_foreign_weights
 from datasets.labels import AFFECTNET7, RAVDESS, SEVEN
 from media.adaptation import Prior
 from media.clip import LEGACY, ClipConfig
 from models import build_model
 from tests.builders import SMALL, make_checkpoint
-from torch_files import read_foreign_weights
 
 
 def test_a_checkpoint_comes_back_whole(tmp_path: Path) -> None:

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from metrics import classification_scores
+from evaluation.comparison import choose_cost, compare_runs, read_runs
+from evaluation.decisions import MEASURES, Decisions, compare_pair, summarise
+from evaluation.human_ceilings import HUMAN_INTENDED
+from evaluation.metrics import classification_scores
 from reports.compare import main
-from reports.comparison import choose_cost, compare_runs, read_runs
 from reports.comparison_figure import letter, pareto_front, plot_comparison
-from reports.decisions import MEASURES, Decisions, compare_pair, summarise
-from reports.human_ceilings import HUMAN_INTENDED
 from reports.recommendation import recommend, short_number
 from reports.tables import Table, comparison_tables, to_html, to_latex, to_markdown
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from calibration import Calibration
-from checkpoint import load_checkpoint, save_checkpoint
-from convert import main
+from checkpoints.checkpoint import load_checkpoint, save_checkpoint
+from checkpoints.convert import main
+from evaluation.calibration import Calibration
 from tests.builders import LABELS, make_checkpoint
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-import crossval
-from crossval import run_folds
 from datasets.annotations import read_annotations, write_annotations
+from experiments import crossval
+from experiments.crossval import run_folds
 from opts import Options, parse_options
 from tests.builders import make_corpus
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from calibration import Calibration
-from checkpoint import combine_checkpoints
+from checkpoints.checkpoint import combine_checkpoints
+from evaluation.calibration import Calibration
 from models.late_fusion import EVIDENCE, LateFusion
 from tests.builders import make_checkpoint
 

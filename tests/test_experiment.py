@@ -11,7 +11,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from checkpoint import load_checkpoint, save_checkpoint
+from checkpoints.checkpoint import load_checkpoint, save_checkpoint
 from main import main
 from models import build_model
 from tests.builders import make_checkpoint, make_corpus
@@ -164,7 +164,7 @@ def test_weights_of_torchvision_are_loaded_unless_none_are_wanted(
 ) -> None:
     asked: list[Any] = []
     monkeypatch.setattr(
-        "initialisation.load_torchvision", lambda _, which: asked.append(which) or []
+        "experiments.initialisation.load_torchvision", lambda _, which: asked.append(which) or []
     )
     manifest = make_corpus(tmp_path / "data", per_subset=2)
     options = ["--model", "cnn_temporal", "--temporal", "mean", "--n_epochs", "1"]

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fusion import METHODS, Combination, combine, fit_combination, fit_weights
-from reports.clip_names import read_clip_name
-from reports.fuse import main
-from reports.score_tables import read_score_table, to_log_probabilities
+from evaluation.clip_names import read_clip_name
+from evaluation.combination import METHODS, Combination, combine, fit_combination, fit_weights
+from evaluation.fuse import main
+from evaluation.score_tables import read_score_table, to_log_probabilities
 
 ROOT = Path(__file__).parent.parent
 EMOTIONS = ("happy", "sad", "angry")

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 from torch import nn
 
-import initialisation
-from checkpoint import save_checkpoint
+from checkpoints.checkpoint import save_checkpoint
 from datasets.annotations import Record
-from flags import ModelOptions, TrainOptions
-from initialisation import build_checkpoint, default_face_size, own_paths, start_model
+from experiments import initialisation
+from experiments.initialisation import build_checkpoint, default_face_size, own_paths, start_model
 from media.clip import ClipConfig
 from models import EmotionModel
 from opts import parse_options
+from system.flags import ModelOptions, TrainOptions
 from tests.builders import SMALL, make_checkpoint
 
 RECORDS = [Record("a.mp4", "", "happy"), Record("b.mp4", "", "sad")]

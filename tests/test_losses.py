@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from losses import (
+from optim.losses import (
     LossOptions,
     balanced_weights,
     build_criterion,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from main import main
-from media_list import Listed, list_media, output_names
+from media.listing import Listed, list_media, output_names
 from opts import parse_options
 
 

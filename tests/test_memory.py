@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from memory import (
+from system.memory import (
     LARGEST,
     explain_out_of_memory,
     fits_in_memory,
@@ -37,7 +37,7 @@ def test_the_largest_power_of_two_that_fits_is_found(limit: int, most: int, size
 # What glibc's malloc tells: blocks that it had from the system one by one, and bytes kept free.
 MAPPED = """
 import ctypes, torch
-from memory import keep_freed_memory
+from system.memory import keep_freed_memory
 class Told(ctypes.Structure):
     _fields_ = [(name, ctypes.c_size_t) for name in
         "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()]

@@ -5,7 +5,7 @@ import pytest
 from sklearn import metrics as sk
 from sklearn.datasets import make_multilabel_classification
 
-from metrics import (
+from evaluation.metrics import (
     calibration_error,
     classification_report,
     classification_scores,

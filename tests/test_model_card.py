@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from checkpoint import save_checkpoint
-from files import write_json
+from checkpoints.checkpoint import save_checkpoint
 from reports.model_card import BEGIN, END, _count_people, main, read_metadata
 from reports.run import evaluate_subset, read_run
+from system.files import write_json
 from tests.builders import make_checkpoint
 from tests.test_run_report import write_run
 

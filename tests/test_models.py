@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from media.clip import ClipConfig
 from models import EmotionModel, build_model, list_models, set_trainable
 from models.late_fusion import LATE_METHODS

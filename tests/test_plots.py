@@ -33,7 +33,7 @@ from reports.style import (
     paper_style,
     short_names,
 )
-from timeline import Timeline, TimelineRow
+from timeline.table import Timeline, TimelineRow
 
 NAMES = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
 # Machado, Oliveira and Fernandes (2009), severity 1.0, on linear RGB.

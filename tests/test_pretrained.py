@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torchvision.models import WeightsEnum, get_weight, resnet18
 
+from checkpoints.torchvision_weights import hub_folder, load_torchvision, weights_file
 from models import EmotionModel, build_model, list_models
 from models.summary import example_arguments
-from pretrained import hub_folder, load_torchvision, weights_file
 
 FILE = "resnet18-f37072fd.pth"
 

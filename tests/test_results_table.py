@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from files import write_json
 from reports.results_table import BEGIN, END, SCORES, main, read_row, results_table, write_between
 from reports.tables import to_markdown
+from system.files import write_json
 from tests.test_run_report import write_run
 
 ROOT = Path(__file__).parent.parent

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-import robustness
-from flags import DEFAULT_CHECKPOINT
-from robustness import CONDITIONS, EXPRESSIONS, draw_scene, main, write_scenes
+from benchmarks import robustness
+from benchmarks.robustness import CONDITIONS, EXPRESSIONS, draw_scene, main, write_scenes
+from system.flags import DEFAULT_CHECKPOINT
 
 SCENES = [(expression, condition) for expression in EXPRESSIONS for condition in CONDITIONS]
 

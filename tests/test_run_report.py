@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 from scipy.special import softmax
 
-from reports.evaluation import (
+from evaluation.predictions import PredictionTable, read_predictions
+from evaluation.scores import (
     count_once,
     group_scores,
     main_scores,
@@ -22,7 +23,6 @@ from reports.evaluation import (
     table_scores,
     window_loss,
 )
-from reports.predictions import PredictionTable, read_predictions
 from reports.run import main, write_run_report
 
 ROOT = Path(__file__).parent.parent

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, ReduceLROnPlateau
 
-from flags import LR_SCHEDULES, TrainOptions
-from schedules import SCHEDULES, Schedule
+from optim.schedules import SCHEDULES, Schedule
+from system.flags import LR_SCHEDULES, TrainOptions
 
 
 def _optimizer(

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-import scoring
-from checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from datasets.annotations import read_annotations
 from datasets.samples import ClipDataset, SampleOptions, StoreSet, collate
+from experiments import scoring
+from experiments.scoring import Scored, count_flops, write_scores
 from models import build_model
-from scoring import Scored, count_flops, write_scores
 from tests.builders import LABELS, SMALL, make_corpus
 from validation import predict
 

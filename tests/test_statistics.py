@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from reports.statistics import (
+from evaluation.statistics import (
     accuracy_shares,
     bootstrap_interval,
     cohens_d,

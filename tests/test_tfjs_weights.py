@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from checkpoint import load_checkpoint, load_pretrained
+from checkpoints.checkpoint import load_checkpoint, load_pretrained
+from checkpoints.tfjs_weights import read_tfjs_weights
 from models import build_model
 from models.mobilenet_face import STRIDES, WIDTHS
-from tfjs_weights import read_tfjs_weights
 
 Arrays = dict[str, np.ndarray]
 Node = tuple[str, str, list[str], int]  # operation, name, inputs, stride

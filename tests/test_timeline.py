@@ -8,16 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from files import replacing
-from summary import summarise
-from timeline import (
+from system.files import replacing
+from timeline.row import Task, TimelineRow
+from timeline.summary import summarise
+from timeline.table import (
     Timeline,
     format_time,
     read_timeline,
     write_csv,
     write_json,
 )
-from timeline_row import Task, TimelineRow
 
 CLASS_NAMES = ("neutral", "happy", "sad")
 HAPPY, SAD = np.array([0.1, 0.7, 0.2]), np.array([0.25, 0.15, 0.6])

@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from reports.timeline_figure import plot_timeline
-from timeline import Timeline
-from timeline_row import Task, TimelineRow
+from timeline.row import Task, TimelineRow
+from timeline.table import Timeline
 
 NAMES = ("happy", "sad")
 ADDS = {"contribution_face": 0.4, "contribution_speech": -0.15}

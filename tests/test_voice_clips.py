@@ -13,13 +13,13 @@ import torch
 
 import media.recording
 import media.voice
-from checkpoint import merge_clip_configs, save_checkpoint
+from checkpoints.checkpoint import merge_clip_configs, save_checkpoint
 from datasets import prepare
 from datasets.annotations import Record, read_annotations, write_annotations
 from datasets.samples import ClipDataset, SampleOptions
 from datasets.store import ClipStore, StoreWriter, lacks_voice
+from experiments.initialisation import _clip_config
 from inference import TrainingAlignedInference
-from initialisation import _clip_config
 from media.clip import LEGACY, ClipConfig, Recording, Window, tile_windows
 from media.preprocess import preprocess
 from media.recording import read_recording, stream_clips
@@ -39,7 +39,7 @@ from tests.builders import (
 from tests.builders import make_recording as make_faces
 from tests.conftest import RATE, REAL_DATA, WriteMedia
 from tests.sounds import hiss, play, talk, to_samples
-from timeline import read_timeline, write_csv, write_json
+from timeline.table import read_timeline, write_csv, write_json
 
 CONFIG = ClipConfig(face_size=32, detector="whole", voice_activity=0.3)
 OFF = replace(CONFIG, voice_activity=0.0)

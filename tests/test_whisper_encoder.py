@@ -13,8 +13,8 @@ import torch
 from scipy.special import erf
 from torch import Tensor
 
+from checkpoints.whisper_weights import read_whisper
 from models.whisper_encoder import SIZES, WhisperEncoder, WhisperSize
-from whisper_weights import read_whisper
 
 SMALL = WhisperSize(128, 3)
 Weights = Mapping[str, np.ndarray]

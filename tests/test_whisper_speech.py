@@ -12,23 +12,23 @@ import pytest
 import torch
 from torch import Tensor
 
-from checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from checkpoints.whisper_weights import read_whisper
 from datasets.augment import mix_up
-from encoded_blocks import EncodedBlocks, KeptBlocks
+from experiments.initialisation import pretraining_data, start_model
 from inference import TrainingAlignedInference
-from initialisation import pretraining_data, start_model
 from main import main
 from media.clip import ClipConfig, tile_windows
 from media.preprocess import preprocess
 from media.recording import read_recording
 from models import EmotionModel, WhisperSpeech, build_model, find_block_encoder, set_trainable
+from models.encoded_blocks import EncodedBlocks, KeptBlocks
 from models.whisper_encoder import SIZES, WhisperSize
 from models.whisper_speech import CLIPS, LAYER_MIXES
 from opts import parse_options
 from tests.builders import LABELS, SMALL, make_checkpoint, make_recording
 from tests.conftest import WriteMedia
 from tests.test_sound import _noise
-from whisper_weights import read_whisper
 
 CONFIG = replace(SMALL, **CLIPS, speech_context_seconds=1.0)
 

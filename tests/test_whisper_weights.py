@@ -12,10 +12,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from checkpoint import load_checkpoint, load_pretrained
+from checkpoints.checkpoint import load_checkpoint, load_pretrained
+from checkpoints.whisper_weights import describe_size, read_whisper
 from models import build_model
 from models.whisper_encoder import SIZES, WhisperEncoder, WhisperSize
-from whisper_weights import describe_size, read_whisper
 
 SMALL = WhisperSize(64, 2)
 OPENAI = {
