@@ -5,7 +5,8 @@ Clips of one speaker are alike, so speakers are the unit that is resampled, flip
 Interval: the score plus or minus Student's t (speakers - 1 degrees of freedom) times the standard
 error of a bootstrap over speakers, widened by sqrt(S / (S - 1)), since S resampled speakers spread
 less than S new ones. Share of 95 % intervals of UAR that held the truth (simulated speakers whose
-ability varies, 8 classes, 64 clips each, 400 runs; tests/test_statistics.py repeats it smaller):
+ability varies, 8 classes, 64 clips each, 400 runs; tests/evaluation/test_statistics.py repeats it
+smaller):
 
     speakers        24     8      4      2
     percentile      .92    .88    .80    .50

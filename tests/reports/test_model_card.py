@@ -13,9 +13,9 @@ from reports.model_card import BEGIN, END, _count_people, main, read_metadata
 from reports.run import evaluate_subset, read_run
 from system.files import write_json
 from tests.builders import make_checkpoint
-from tests.test_run_report import write_run
+from tests.reports.test_run import write_run
 
-SHIPPED = Path(__file__).parent.parent / "results" / "pretrained"
+SHIPPED = Path(__file__).parents[2] / "results" / "pretrained"
 FILES = sorted(SHIPPED.glob("*.safetensors"))
 
 

@@ -13,7 +13,7 @@ from media.clip import ClipConfig
 from media.mixdown import HELD_SECONDS, mix_weights
 from media.recording import read_recording, stream_clips
 from tests.conftest import WriteMedia
-from tests.test_media_audio import RATE, gather, make_frame
+from tests.media.test_audio import RATE, gather, make_frame
 
 
 def speech(seconds: float = 1.0, seed: int = 0) -> np.ndarray:

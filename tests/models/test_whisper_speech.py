@@ -28,7 +28,7 @@ from models.whisper_speech import CLIPS, LAYER_MIXES
 from opts import parse_options
 from tests.builders import LABELS, SMALL, make_checkpoint, make_recording
 from tests.conftest import WriteMedia
-from tests.test_sound import _noise
+from tests.media.test_sound import _noise
 
 CONFIG = replace(SMALL, **CLIPS, speech_context_seconds=1.0)
 
@@ -236,7 +236,7 @@ def test_started_from_whisper_the_encoder_is_frozen(tmp_path: Path) -> None:
 
 
 def _openai_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    from tests.test_whisper_weights import OPENAI, _split
+    from tests.checkpoints.test_whisper_weights import OPENAI, _split
 
     renamed = _split(state, OPENAI, "attn.")
     return {f"encoder.{k.replace('final_norm', 'ln_post')}": v for k, v in renamed.items()}

@@ -9,9 +9,9 @@ import pytest
 from reports.results_table import BEGIN, END, SCORES, main, read_row, results_table, write_between
 from reports.tables import to_markdown
 from system.files import write_json
-from tests.test_run_report import write_run
+from tests.reports.test_run import write_run
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture

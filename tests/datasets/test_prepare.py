@@ -24,7 +24,7 @@ from datasets.store import ClipStore, StoreWriter
 from media.blendshapes import BLENDSHAPES
 from media.clip import Window
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 RATE = 16000
 
 

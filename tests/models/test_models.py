@@ -115,7 +115,7 @@ def _settle(model: torch.nn.Module, inputs: dict[str, Tensor]) -> None:
 
 
 def _maskless(model: EmotionModel) -> bool:
-    """Where what is masked is heard all the same: see tests/test_whisper_speech.py for blocks."""
+    """Where what is masked is heard all the same: of blocks, see test_whisper_speech.py."""
     return "mfcc_cnn" in (model.name, model.arguments.get("speech_model")) or _by_blocks(model)
 
 

@@ -25,7 +25,7 @@ from evaluation.scores import (
 )
 from reports.run import main, write_run_report
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 NAMES = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
 ALIKE = {"neutral": "calm", "calm": "sad", "fearful": "surprised", "angry": "disgust"}
 OVERCONFIDENCE = 2.5

@@ -21,7 +21,7 @@ from media.landmarks import MIRRORED, POINTS
 from media.recording import read_recording, stream_clips
 from media.video import Orientation, Picture, PictureTrack, build_picture
 from tests.conftest import WriteMedia
-from tests.test_faces import BlobDetector, draw
+from tests.media.test_faces import BlobDetector, draw
 
 CONFIG = ClipConfig(face_size=32, window_seconds=0.5, pictures=5)
 WHOLE = build_detector("whole")

@@ -23,7 +23,7 @@ from tests.builders import make_checkpoint
 from tests.conftest import RATE, WriteMedia
 from timeline.table import read_timeline
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")

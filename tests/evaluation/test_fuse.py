@@ -15,7 +15,7 @@ from evaluation.combination import METHODS, Combination, combine, fit_combinatio
 from evaluation.fuse import main
 from evaluation.score_tables import read_score_table, to_log_probabilities
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 EMOTIONS = ("happy", "sad", "angry")
 CODES = {"happy": "03", "sad": "04", "angry": "05"}
 NO_TORCH = """

@@ -23,7 +23,7 @@ from system.memory import (
     runs_on_device,
 )
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(

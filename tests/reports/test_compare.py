@@ -22,7 +22,7 @@ from reports.comparison_figure import letter, pareto_front, plot_comparison
 from reports.recommendation import recommend, short_number
 from reports.tables import Table, comparison_tables, to_html, to_latex, to_markdown
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 CLASSES = ("neutral", "happy", "sad", "angry")
 FILES = {"model_comparison.png", "detailed_analysis.json", "index.html", "table.tex", "table.md"}
 NO_TORCH = """
