@@ -356,6 +356,6 @@ def test_fusion_runs_where_torch_cannot_be_imported(tmp_path: Path) -> None:
     paths = _corpus(tmp_path)
     arguments = ["--train", *paths["train"], "--test", *paths["test"], "--method", "stacking"]
     arguments += ["--output", str(tmp_path / "out")]
-    code = f"{NO_TORCH}\nfrom reports.fuse import main\nsys.exit(main({arguments!r}))"
+    code = f"{NO_TORCH}\nfrom evaluation.fuse import main\nsys.exit(main({arguments!r}))"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True)
     assert (tmp_path / "out" / "fused.csv").exists()
