@@ -83,7 +83,7 @@ def test_a_console_without_the_letters_of_a_name_shows_their_codes(
 ) -> None:
     _put(tmp_path / "in", tone, "名前.wav", "z.wav")
     code = (
-        "import sys; import batch; from main import main; "
+        "import sys; import recognition.batch; from main import main; "
         "sys.exit(main(['--media_path', sys.argv[1], '--output', sys.argv[2], "
         "'--model_path', sys.argv[3], '--no_plot']))"
     )
