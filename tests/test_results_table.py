@@ -12,6 +12,7 @@ from reports.tables import to_markdown
 from tests.test_run_report import write_run
 
 ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "docs" / "results.md"
 
 
 @pytest.fixture
@@ -68,9 +69,18 @@ def test_a_mistake_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 
 @pytest.mark.skipif(not SCORES.exists(), reason="no scores are shipped")
-def test_the_readme_says_what_the_runs_said(tmp_path: Path) -> None:
-    readme = (ROOT / "README.md").read_text()
-    copy = tmp_path / "README.md"
-    copy.write_text(readme)
+def test_the_page_of_results_says_what_the_runs_said(tmp_path: Path) -> None:
+    page = PAGE.read_text()
+    copy = tmp_path / "results.md"
+    copy.write_text(page)
     assert main(["write", str(copy)]) == 0
-    assert copy.read_text() == readme, "run: python -m reports.results_table write README.md"
+    command = "python -m reports.results_table write docs/results.md"
+    assert copy.read_text() == page, f"run: {command}"
+
+
+def test_the_readme_repeats_rows_of_that_page() -> None:
+    rows = {line for line in PAGE.read_text().splitlines() if line.startswith("|")}
+    readme = (ROOT / "README.md").read_text()
+    repeated = [line for line in readme.splitlines() if line.startswith("|")]
+    assert len(repeated) > 2
+    assert [line for line in repeated if line not in rows] == []
