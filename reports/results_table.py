@@ -2,7 +2,7 @@
 
     python -m reports.results_table add results/RUN --name landmarks --data "RAVDESS, six folds"
     python -m reports.results_table add results/FUSED --name both --data … --parts results/A …
-    python -m reports.results_table write README.md
+    python -m reports.results_table write docs/results.md
 
 `add` notes the scores of a run folder, or of what `evaluation.fuse` wrote, in
 `results/pretrained/scores.json`; `write` puts all rows between two marks of a Markdown file.
