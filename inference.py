@@ -20,7 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from checkpoints.checkpoint import Checkpoint, combine_checkpoints, load_checkpoint, reorder_classes
+from checkpoints.checkpoint import Checkpoint, load_checkpoint
+from checkpoints.combine import combine_checkpoints, reorder_classes
 from evaluation.calibration import ConformalRule
 from explain.attribution import leave_one_out
 from media.adaptation import REFERRED, KnownFaces, relative_to
@@ -30,10 +31,7 @@ from media.faces import build_detector
 from media.mesh import MeshReading, build_mesh_reading
 from media.preprocess import preprocess
 from media.recording import stream_clips
-from models import find_block_encoder
-from models.efficientface import EfficientFace
 from models.encoded_blocks import EncodedBlocks
-from models.picture_model import PictureModel
 from opts import DEFAULT_CHECKPOINT
 from system.device import pick_device
 from system.files import printable
@@ -120,8 +118,7 @@ class TrainingAlignedInference:
         self._weighed: tuple[str, ...] = ()
         if contributions:
             self._weighed = _fused_modalities(self.checkpoint)
-            if hasattr(self._model, "keep_gates"):
-                self._model.keep_gates = True  # type: ignore[assignment]
+            self._model.keep_gates = True
         self._detector = None
         self._meshes: MeshReading | None = None
         if face_measures or {"face", "landmarks", "blendshapes"} & set(self._model.inputs):
@@ -183,7 +180,7 @@ class TrainingAlignedInference:
 
     def _encoded_blocks(self) -> EncodedBlocks | None:
         """Where speech is heard with context: its blocks, for a new recording."""
-        encoder = find_block_encoder(self._model)
+        encoder = self._model.block_encoder()
         if encoder is None or not self.config.speech_context_seconds:
             return None
         return EncodedBlocks(encoder, self.config, self.device)
@@ -331,9 +328,7 @@ def check_sample_rate(
         raise ValueError(f"--sample_rate must be above 0, not {sample_rate:g}")
     if window_seconds is not None or hop_seconds is not None:
         raise ValueError("--window_seconds and --hop_seconds have no effect with --sample_rate")
-    single = (
-        isinstance(model, (PictureModel, EfficientFace)) or checkpoint.clip_config.pictures == 1
-    )
+    single = model.single_pictures or checkpoint.clip_config.pictures == 1
     if model.inputs != ("face",) or not single:
         kind = f"takes {' and '.join(model.inputs)}"
         if model.inputs == ("face",):

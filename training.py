@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from checkpoints.checkpoint import compare_keys
+from checkpoints.keys import compare_keys
 from datasets.augment import drop_modalities, mix_up
 from datasets.samples import ClipDataset
 from evaluation.metrics import confusion_matrix

@@ -1,12 +1,11 @@
-"""Predict over a loader, score what was predicted, and write it by window and by clip."""
+"""Predict over a loader, score what was predicted, and tabulate it by window and by clip."""
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,9 @@ from torch import Tensor, nn
 from datasets.annotations import Record
 from datasets.labels import place
 from evaluation.metrics import classification_scores, multilabel_scores, regression_scores
+from evaluation.predictions import PredictionTable
 from models import EmotionModel
 from system.files import printable, replacing
-
-_SCORE_PREFIX = {"classification": "p_", "multilabel": "p_", "regression": "y_"}
 
 
 @dataclass(frozen=True)
@@ -146,17 +144,11 @@ def _kept_windows(present: Tensor, records: Tensor) -> Tensor:
 def _watching_features(model: EmotionModel) -> Iterator[list[Tensor]]:
     """What the last layer is given in each call, where a model has one such layer."""
     seen: list[Tensor] = []
-    layers = [
-        module
-        for part in model.head
-        if hasattr(model, part)
-        for module in model.get_submodule(part).modules()
-        if isinstance(module, nn.Linear)
-    ]
-    if not layers or not model.one_head:
+    last = model.last_layer() if model.one_head else None
+    if last is None:
         yield seen
         return
-    handle = layers[-1].register_forward_pre_hook(
+    handle = last.register_forward_pre_hook(
         lambda _, given: seen.append(_pooled(given[0].detach().float().cpu()))
     )
     try:
@@ -204,74 +196,67 @@ def clip_names(records: Sequence[Record]) -> list[str]:
     return names
 
 
-def write_predictions(
-    predictions: Predictions, records: list[Record], class_names: tuple[str, ...], path: Path
-) -> None:
-    """One row a clip: clip, speaker, truth, what else is known of it, and `p_` or `y_` columns."""
-    scores = predictions.by_clip()
+def clip_table(
+    predictions: Predictions, records: Sequence[Record], class_names: tuple[str, ...], path: Path
+) -> PredictionTable:
+    """What `write_predictions` writes to `path`: a row for each clip that has predictions."""
     targets = predictions.mean_by_clip(predictions.targets).numpy()
-    table = _Table(records, class_names, predictions.task)
-    rows = [
-        table.row(index, targets[place], scores[place])
-        for place, index in enumerate(predictions.clips)
-    ]
-    _write_rows(table.header, rows, path)
+    scores = predictions.by_clip()
+    return _table(predictions.task, records, class_names, path, predictions.clips, targets, scores)
 
 
-def write_windows(
-    predictions: Predictions, records: list[Record], class_names: tuple[str, ...], path: Path
-) -> None:
-    """One row a window: as `write_predictions`, with start and end in seconds."""
-    table = _Table(records, class_names, predictions.task)
-    scores, targets = predictions.scores.numpy(), predictions.targets.numpy()
-    rows = [
-        [*table.row(int(record), target, score), f"{start:.3f}", f"{end:.3f}"]
-        for record, target, score, (start, end) in zip(
-            predictions.records, targets, scores, predictions.spans.tolist(), strict=True
-        )
-    ]
-    _write_rows([*table.header, "start", "end"], rows, path)
+def window_table(
+    predictions: Predictions, records: Sequence[Record], class_names: tuple[str, ...], path: Path
+) -> PredictionTable:
+    """As `clip_table`, with a row for each window and its span."""
+    targets, scores = predictions.targets.numpy(), predictions.scores.numpy()
+    rows = predictions.records.tolist()
+    table = _table(predictions.task, records, class_names, path, rows, targets, scores)
+    return replace(table, span=predictions.spans.numpy())
 
 
-class _Table:
-    """Columns of predictions: those that any of the records has something in."""
-
-    def __init__(self, records: list[Record], class_names: tuple[str, ...], task: str) -> None:
-        self._records, self._names, self._task = records, clip_names(records), task
-        extra = sorted(
-            {name for record in records for name, value in record.extra.items() if value}
-        )
-        self._extra = [name for name in extra if not name.startswith(("target_", "p_", "y_"))]
-        prefix = _SCORE_PREFIX[task]
-        single = task == "classification"
-        truth = ["target"] if single else [f"target_{name}" for name in class_names]
-        self._classes = class_names
-        self._has_votes = single and any(record.soft for record in records)
-        soft = [f"soft_{name}" for name in class_names] if self._has_votes else []
-        self.header = ["clip", "speaker", *truth, "dataset", *self._extra, *soft]
-        self.header += [f"{prefix}{name}" for name in class_names]
-
-    def row(self, index: int, target: np.ndarray, scores: np.ndarray) -> list[str]:
-        record = self._records[index]
-        if self._task == "classification":
-            truth, scores = [self._classes[self._label(record, target)]], np.exp(scores)
-        else:
-            truth = [f"{value:g}" for value in target]
-        soft = [f"{share:.4f}" for share in target] if self._has_votes else []
-        known = [record.dataset, *(record.extra.get(name, "") for name in self._extra)]
-        values = [f"{value:.6f}" for value in scores]
-        return [self._names[index], record.speaker, *truth, *known, *soft, *values]
-
-    def _label(self, record: Record, target: np.ndarray) -> int:
-        index = place(record.label, self._classes)
-        return int(target.argmax()) if index is None else index
+def _table(  # noqa: PLR0913 - what a table is made of
+    task: str,
+    records: Sequence[Record],
+    class_names: tuple[str, ...],
+    path: Path,
+    rows: Sequence[int],
+    targets: np.ndarray,
+    scores: np.ndarray,
+) -> PredictionTable:
+    """Args: rows: the record of each row of `targets` and `scores`."""
+    names = clip_names(records)
+    used = [records[index] for index in rows]
+    groups = {"dataset": np.array([record.dataset for record in used], dtype=str)}
+    for name in _known_columns(records):
+        groups[name] = np.array([record.extra.get(name, "") for record in used], dtype=str)
+    single = task == "classification"
+    if single:
+        pairs = zip(used, targets, strict=True)
+        labels = np.array([_label(r, target, class_names) for r, target in pairs], dtype=np.int64)
+    return PredictionTable(
+        path=path,
+        task=task,
+        class_names=class_names,
+        clip=np.array([names[index] for index in rows], dtype=str),
+        speaker=np.array([record.speaker for record in used], dtype=str),
+        groups=groups,
+        targets=labels if single else targets,
+        scores=np.exp(scores) if single else scores,
+        soft=targets if single and any(record.soft for record in records) else None,
+    )
 
 
-def _write_rows(header: list[str], rows: Iterable[list[str]], path: Path) -> None:
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(header)
-        writer.writerows(rows)
+def _known_columns(records: Sequence[Record]) -> list[str]:
+    """Those extra columns that any of the records has something in, but for truth and scores."""
+    known = {name for record in records for name, value in record.extra.items() if value}
+    return sorted(name for name in known if not name.startswith(("target_", "p_", "y_")))
+
+
+def _label(record: Record, target: np.ndarray, class_names: tuple[str, ...]) -> int:
+    """The class of the record's own label; the most probable target where that is no class."""
+    index = place(record.label, class_names)
+    return int(target.argmax()) if index is None else index
 
 
 def write_features(predictions: Predictions, records: list[Record], path: Path) -> None:

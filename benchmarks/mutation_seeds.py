@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 from skimage import data
 
-from checkpoints.checkpoint import Checkpoint, combine_checkpoints, save_checkpoint
+from checkpoints.checkpoint import Checkpoint, save_checkpoint
+from checkpoints.combine import combine_checkpoints
 from media.clip import ClipConfig
 from models import build_model
 from opts import RECIPES

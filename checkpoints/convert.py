@@ -17,7 +17,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from evaluation.calibration import COVERAGES, fit_conformal, fit_temperature
 from evaluation.predictions import read_predictions
 from system.command_line import OneLineParser, exit_status
 
@@ -65,11 +64,11 @@ def _calibrate(checkpoint: Checkpoint, path: Path) -> Checkpoint:
             f"{path} is of {', '.join(table.class_names)}, and the checkpoint knows "
             f"{', '.join(checkpoint.class_names)}"
         )
-    calibration = fit_temperature(table.log_probabilities, table.targets)
-    probabilities = calibration.apply(table.log_probabilities)
-    rules = tuple(fit_conformal(probabilities, table.targets, each) for each in COVERAGES)
-    print(f"temperature {calibration.temperature:.2f}, fitted on {len(table)} rows of {path}")
-    return replace(checkpoint, calibration=calibration, conformal=rules)
+    calibrated = checkpoint.calibrated(table.log_probabilities, table.targets)
+    assert calibrated.calibration is not None
+    temperature = calibrated.calibration.temperature
+    print(f"temperature {temperature:.2f}, fitted on {len(table)} rows of {path}")
+    return calibrated
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torchvision.models import WeightsEnum, get_weight
 
-from checkpoints.checkpoint import KeyReport, compare_keys
+from checkpoints.keys import KeyReport, compare_keys
 from checkpoints.torch_files import read_foreign_weights
 from models import EmotionModel
 

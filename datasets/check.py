@@ -9,7 +9,6 @@ manifests are checked as one corpus.
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import sys
 from collections import Counter, defaultdict
@@ -19,7 +18,6 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 from tqdm import tqdm
 
 from datasets.annotations import SUBSETS, Record, read_annotations
@@ -38,6 +36,7 @@ from datasets.store import ClipStore
 from datasets.stretches import outside
 from media.clip import ClipConfig, Recording
 from media.errors import MediaError
+from system.checkpoint_metadata import read_metadata
 from system.command_line import OneLineParser, exit_status
 
 MAX_LENGTH_GAP = 0.25  # seconds by which sound and pictures of a recording may differ in length
@@ -287,14 +286,10 @@ def read_class_names(path: Path) -> tuple[str, ...]:
             f"{path} is a foreign checkpoint and names no classes; the order of labels can be "
             "compared with a .safetensors checkpoint of this project only"
         )
-    try:
-        with safe_open(path, framework="np") as file:
-            metadata = json.loads((file.metadata() or {})["emofuse"])
-        return tuple(metadata["class_names"])
-    except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
-        raise ValueError(
-            f"{path} is no .safetensors checkpoint of this project: {error}"
-        ) from error
+    names = read_metadata(path).get("class_names")
+    if not names:
+        raise ValueError(f"{path} names no classes: the order of labels cannot be compared with it")
+    return tuple(names)
 
 
 def count_by_subset(pairs: Iterable[tuple[str, str]]) -> dict[str, Counter[str]]:

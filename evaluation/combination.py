@@ -1,10 +1,7 @@
-"""Rules that combine the probabilities of several classifiers, and how their weights are fitted.
+"""How the rules of `evaluation.rules` are fitted and applied to tables of predictions.
 
-`mean` of probabilities, `product` (mean of log-probabilities, normalised), `weighted` mean of
-probabilities, and `stacking` (a linear layer over all log-probabilities). What members say of a
-clip may come from anywhere: a model in this project, or another framework's table. Source of the
-rules: Kittler et al., On combining classifiers, PAMI 1998; of stacking: Wolpert, Stacked
-generalization, Neural Networks 1992.
+What members say of a clip may come from anywhere: a model in this project, or another framework's
+table.
 """
 
 from __future__ import annotations
@@ -16,10 +13,9 @@ import numpy as np
 from scipy.optimize import LinearConstraint, minimize
 from scipy.special import log_softmax
 
-METHODS = ("mean", "weighted", "product", "stacking")
-FITTED_METHODS = ("weighted", "stacking")
+from evaluation.rules import FLOOR, METHODS, combine_members
+
 DECAYS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # pulls towards the product rule that stacking may choose
-FLOOR = 1e-12  # added to a mean of probabilities before its logarithm
 
 
 @dataclass(frozen=True)
@@ -52,19 +48,13 @@ class Combination:
             Stacking falls back to the product rule where one is missing.
         """
         there = np.ones(log_p.shape[:2], dtype=bool) if present is None else present
-        share = there * (self.weights if self.weights is not None else 1.0)
-        # A member of no weight still decides where it is the only one there.
-        share = np.where(share.sum(axis=1, keepdims=True) > 0, share, there.astype(float))
-        share = (share / np.maximum(share.sum(axis=1, keepdims=True), FLOOR))[..., None]
-        said = np.where(there[..., None], log_p, 0.0)
-        if self.method in ("product", "stacking"):
-            combined = (said * share).sum(axis=1)
-        else:
-            combined = np.log((np.exp(said) * share).sum(axis=1) + FLOOR)
-        if self.matrix is not None:
-            stacked = said.reshape(len(said), -1) @ self.matrix.T + self.bias
-            combined = np.where(there.all(axis=1, keepdims=True), stacked, combined)
-        return log_softmax(combined, axis=1)
+        weights = np.ones(log_p.shape[1]) if self.weights is None else self.weights
+        stack = None if self.matrix is None else self._stack
+        return log_softmax(combine_members(np, self.method, log_p, there, weights, stack), axis=1)
+
+    def _stack(self, features: np.ndarray) -> np.ndarray:
+        assert self.matrix is not None
+        return features @ self.matrix.T + self.bias
 
 
 def combine(

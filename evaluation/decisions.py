@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from evaluation.confusion import accuracy, count_pairs, macro_f1, uar
 from evaluation.statistics import (
     accuracy_shares,
     bootstrap_interval,
@@ -19,7 +20,8 @@ from evaluation.statistics import (
     uar_shares,
 )
 
-MEASURES = ("accuracy", "uar", "macro_f1")
+_OF_COUNTS = {"accuracy": accuracy, "uar": uar, "macro_f1": macro_f1}
+MEASURES = tuple(_OF_COUNTS)
 MEASURE_NAMES = {"accuracy": "accuracy", "uar": "UAR", "macro_f1": "macro F1"}
 
 
@@ -57,11 +59,10 @@ class Decisions:
 
     def score(self, measure: str) -> Callable[[np.ndarray], float]:
         """A measure as a function of row indices, quick enough to resample."""
-        pairs = self.targets * self.n_classes + self.predicted
+        of_counts = _OF_COUNTS[measure]
 
         def of_rows(rows: np.ndarray) -> float:
-            counts = np.bincount(pairs[rows], minlength=self.n_classes**2)
-            return score_confusion(counts.reshape(self.n_classes, self.n_classes), measure)
+            return of_counts(count_pairs(self.targets[rows], self.predicted[rows], self.n_classes))
 
         return of_rows
 
@@ -74,22 +75,6 @@ class Decisions:
         names, place = np.unique(self.units, return_inverse=True)
         score = self.score(measure)
         return np.array([score(np.flatnonzero(place == unit)) for unit in range(len(names))])
-
-
-def score_confusion(counts: np.ndarray, measure: str) -> float:
-    """Accuracy, UAR or macro F1 of (C, C) counts, true classes in rows.
-
-    Classes that do not occur among the true ones have no part in the means over classes.
-    """
-    hits, true = np.diagonal(counts), counts.sum(axis=1)
-    there = true > 0
-    if measure == "accuracy":
-        return float(hits.sum() / counts.sum())
-    if measure == "uar":
-        return float((hits[there] / true[there]).mean())
-    if measure != "macro_f1":
-        raise ValueError(f"unknown measure '{measure}'; choose from {', '.join(MEASURES)}")
-    return float((2 * hits / np.maximum(1, true + counts.sum(axis=0)))[there].mean())
 
 
 def summarise(decisions: Decisions) -> dict[str, Any]:

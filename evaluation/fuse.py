@@ -8,7 +8,6 @@ system and their fusion on the second. Writes `fused.csv` and `metrics.json`. Ne
 from __future__ import annotations
 
 import argparse
-import csv
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,11 +17,13 @@ from typing import Any
 import numpy as np
 
 from datasets.labels import place
-from evaluation.combination import FITTED_METHODS, METHODS, Combination, fit_combination
+from evaluation.combination import Combination, fit_combination
 from evaluation.decisions import MEASURE_NAMES, MEASURES, Decisions, compare_pair, summarise
+from evaluation.predictions import write_rows
+from evaluation.rules import FITTED_METHODS, METHODS
 from evaluation.score_tables import ScoreTable, read_labels, read_score_table
 from system.command_line import OneLineParser, exit_status
-from system.files import replacing, write_json
+from system.files import write_json
 
 Labels = tuple[dict[str, str], dict[str, str]]  # of read_labels: true classes, speakers
 
@@ -315,14 +316,11 @@ def _write(
     folder: Path, test: Matched, fused: np.ndarray, metrics: dict[str, Any], notes: Sequence[str]
 ) -> None:
     write_json({**metrics, "notes": list(notes)}, folder / "metrics.json")
-    path = folder / "fused.csv"
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["clip", "label", "speaker", *(f"p_{name}" for name in test.class_names)])
-        rows = zip(test.names, test.targets, test.speakers, np.exp(fused), strict=True)
-        for name, target, speaker, p in rows:
-            label = test.class_names[target] if target >= 0 else ""
-            writer.writerow([name, label, speaker, *(f"{value:.6f}" for value in p)])
+    probabilities = [[f"{value:.6f}" for value in p] for p in np.exp(fused)]
+    labels = [test.class_names[target] if target >= 0 else "" for target in test.targets]
+    rows = zip(test.names, labels, test.speakers, probabilities, strict=True)
+    header = ["clip", "label", "speaker", *(f"p_{name}" for name in test.class_names)]
+    write_rows(folder / "fused.csv", header, ([*known, *p] for *known, p in rows))
 
 
 def _tell(

@@ -7,19 +7,15 @@ never predicted has precision 0.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from scipy.stats import binomtest
-from sklearn.metrics import (
-    average_precision_score,
-    cohen_kappa_score,
-    log_loss,
-    precision_recall_fscore_support,
-    roc_auc_score,
-)
-from sklearn.metrics import confusion_matrix as _confusion
+from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
+
+from evaluation import confusion
+from evaluation.registry import Measure, measure_all, register_metric
 
 RELIABILITY_BINS = 15  # as in Guo et al. (2017)
 
@@ -30,35 +26,27 @@ def classification_scores(
     """Scores of the most probable class; weighted recall is `accuracy`, macro recall is `uar`.
 
     Accuracy (WAR), unweighted average recall (UAR, balanced accuracy), macro and weighted
-    precision and F1, Cohen's kappa, and recall by class.
+    precision and F1, Cohen's kappa, every other registered metric, and recall by class.
 
     Args:
         log_p: (N, C) log-probabilities.
         labels: (N,) true class indices.
         class_names: (C,) names.
     """
-    predicted = log_p.argmax(axis=1)
-    present = np.unique(labels)
-    precisions, recalls, f1s, counts = precision_recall_fscore_support(
-        labels, predicted, labels=present, zero_division=0.0
-    )
-    varied = len(np.union1d(present, predicted)) > 1
-    return {
-        "clips": len(labels),
-        "accuracy": float((predicted == labels).mean()),
-        "uar": float(np.mean(recalls)),
-        "macro_f1": float(np.mean(f1s)),
-        "macro_precision": float(np.mean(precisions)),
-        "weighted_precision": float(np.average(precisions, weights=counts)),
-        "weighted_f1": float(np.average(f1s, weights=counts)),
-        "kappa": float(cohen_kappa_score(labels, predicted)) if varied else None,
-        "recall": {class_names[i]: float(r) for i, r in zip(present, recalls, strict=True)},
+    counts = confusion_matrix(log_p, labels)
+    found = {
+        class_names[i]: float(recall)
+        for i, recall in enumerate(confusion.recalls(counts))
+        if not np.isnan(recall)
     }
+    probabilities = np.exp(np.asarray(log_p, dtype=np.float64))
+    measured = measure_all("classification", probabilities, labels)
+    return {"clips": len(labels), **measured, "recall": found}
 
 
 def confusion_matrix(log_p: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """(C, C) counts, true classes in rows."""
-    return _confusion(labels, log_p.argmax(axis=1), labels=np.arange(log_p.shape[1]))
+    return confusion.count_pairs(labels, log_p.argmax(axis=1), log_p.shape[1])
 
 
 def probability_scores(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
@@ -178,14 +166,16 @@ def multilabel_scores(
     rows = _report_rows(predicted, probabilities, truth, class_names)
     both, either = (predicted & truth).sum(axis=1), (predicted + truth).sum(axis=1)
     f1s = [_ratio(2 * b, e) if e else 1.0 for b, e in zip(both, either, strict=True)]
+    measured = measure_all("multilabel", probabilities, targets)
     return {
         "clips": len(targets),
-        "exact_match": float((predicted == truth).all(axis=1).mean()),
+        "exact_match": measured.pop("exact_match"),
         "micro_f1": _ratio(2 * both.sum(), either.sum()),
-        "macro_f1": mean_of_known(row["f1"] for row in rows.values()),
+        "macro_f1": measured.pop("macro_f1"),
         "samples_f1": float(np.mean(f1s)),
         "average_precision": mean_of_known(row["average_precision"] for row in rows.values()),
         "roc_auc": mean_of_known(row["roc_auc"] for row in rows.values()),
+        **measured,
         "labels": rows,
     }
 
@@ -205,7 +195,69 @@ def regression_scores(
     }
     measures = ("mae", "rmse", "pearson", "ccc")
     means = {key: mean_of_known(row[key] for row in rows.values()) for key in measures}
-    return {"clips": len(targets), **means, "targets": rows}
+    return {"clips": len(targets), **means, **measure_all("regression", values, targets)} | {
+        "targets": rows
+    }
+
+
+def _of_counts(measure: Callable[[np.ndarray], float | None]) -> Measure:
+    """A measure of the confusion matrix of the most probable classes."""
+
+    def of_scores(scores: np.ndarray, targets: np.ndarray) -> float | None:
+        predicted = scores.argmax(axis=1)
+        return measure(confusion.count_pairs(targets, predicted, scores.shape[1]))
+
+    return of_scores
+
+
+def _macro_precision(counts: np.ndarray) -> float:
+    return confusion.macro(confusion.precisions(counts), counts)
+
+
+def _weighted_precision(counts: np.ndarray) -> float:
+    return confusion.weighted(confusion.precisions(counts), counts)
+
+
+def _weighted_f1(counts: np.ndarray) -> float:
+    return confusion.weighted(confusion.f1_scores(counts), counts)
+
+
+_fraction = register_metric("accuracy", interval=True, limits=(0, 1), counts_clips=True)
+_fraction(_of_counts(confusion.accuracy))
+register_metric("uar", interval=True, limits=(0, 1))(_of_counts(confusion.uar))
+register_metric("macro_f1")(_of_counts(confusion.macro_f1))
+register_metric("macro_precision")(_of_counts(_macro_precision))
+register_metric("weighted_precision")(_of_counts(_weighted_precision))
+register_metric("weighted_f1")(_of_counts(_weighted_f1))
+register_metric("kappa")(_of_counts(confusion.kappa))
+
+
+@register_metric("exact_match", "multilabel", interval=True, limits=(0, 1), counts_clips=True)
+def exact_match(probabilities: np.ndarray, targets: np.ndarray) -> float:
+    """The fraction of clips of which every label is right at a threshold of 0.5."""
+    return float(((probabilities >= 0.5) == (targets > 0.5)).all(axis=1).mean())
+
+
+@register_metric("macro_f1", "multilabel", interval=True, limits=(0, 1))
+def label_f1(probabilities: np.ndarray, targets: np.ndarray) -> float | None:
+    """Mean F1 at a threshold of 0.5 over the labels that occur; None where none does."""
+    predicted, truth = probabilities >= 0.5, targets > 0.5
+    there = truth.any(axis=0)
+    both = (predicted & truth).sum(axis=0)[there]
+    sizes = (truth.sum(axis=0) + predicted.sum(axis=0))[there]
+    return float((2 * both / sizes).mean()) if there.any() else None
+
+
+@register_metric("ccc", "regression", interval=True, limits=(-1, 1))
+def mean_concordance(values: np.ndarray, targets: np.ndarray) -> float | None:
+    """Mean concordance over targets, of those of which it is defined."""
+    return mean_of_known(concordance(*pair) for pair in zip(values.T, targets.T, strict=True))
+
+
+@register_metric("mae", "regression", interval=True, limits=(0, float("inf")), lower_is_better=True)
+def mean_absolute_error(values: np.ndarray, targets: np.ndarray) -> float:
+    """Mean absolute error over clips and targets."""
+    return float(np.abs(values - targets).mean())
 
 
 def concordance(values: np.ndarray, targets: np.ndarray) -> float | None:

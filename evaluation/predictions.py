@@ -1,19 +1,21 @@
-"""Tables of predictions, as training writes them: one row a clip, or one row a window."""
+"""Tables of predictions, written and read here: one row a clip, or one row a window."""
 
 from __future__ import annotations
 
 import csv
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-TASKS = ("classification", "multilabel", "regression")
+from system.files import replacing
+
 PROBABILITY_FLOOR = 1e-7  # what a probability written as 0 is taken for in a logarithm
+_SCORE_PREFIX = {"classification": "p_", "multilabel": "p_", "regression": "y_"}
 _MOST_ROUNDING = 0.01  # by which probabilities of a row may miss a sum of 1
 
 
@@ -22,7 +24,7 @@ class PredictionTable:
     """What a model said of each clip (or window) of a subset, and what was true.
 
     Args:
-        path: the file that was read.
+        path: the file that it is read from or written to.
         task: one of `TASKS`.
         class_names: (C,) names of classes, labels or regression targets.
         clip: (N,) names. Unique in a table of clips; repeated in a table of windows.
@@ -82,6 +84,42 @@ class PredictionTable:
         )
 
 
+def write_predictions(table: PredictionTable) -> None:
+    """Write a table to its path, whole or not at all, as `read_predictions` reads it.
+
+    One row a clip, or a window: clip, speaker, truth, the other columns, the annotators' fractions
+    where they are known, `p_` or `y_` columns, and the start and end of a window in seconds.
+    """
+    names = table.class_names
+    if table.task == "classification":
+        truth = {"target": [names[target] for target in table.targets]}
+    else:
+        truth = _formatted([f"target_{name}" for name in names], table.targets, "g")
+    columns: dict[str, Iterable[str]] = {"clip": table.clip, "speaker": table.speaker}
+    columns |= truth
+    columns |= table.groups
+    if table.soft is not None:
+        columns |= _formatted([f"soft_{name}" for name in names], table.soft, ".4f")
+    prefix = _SCORE_PREFIX[table.task]
+    columns |= _formatted([prefix + name for name in names], table.scores, ".6f")
+    if table.span is not None:
+        columns |= _formatted(["start", "end"], table.span, ".3f")
+    write_rows(table.path, list(columns), zip(*columns.values(), strict=True))
+
+
+def write_rows(path: Path, header: Sequence[str], rows: Iterable[Iterable[str]]) -> None:
+    """A headed CSV, whole or not at all."""
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        writer.writerows(rows)
+
+
+def _formatted(names: Sequence[str], values: np.ndarray, form: str) -> dict[str, list[str]]:
+    """Columns of text by name, of (N, len(names)) numbers."""
+    return {n: [format(v, form) for v in column] for n, column in zip(names, values.T, strict=True)}
+
+
 def read_predictions(
     path: Path, class_names: Sequence[str] | None = None, task: str | None = None
 ) -> PredictionTable:
@@ -99,7 +137,7 @@ def read_predictions(
     found = _task_of(path, header)
     if task not in (None, found):
         raise ValueError(f"{path} is a table of {found}, but the run's task is {task}")
-    prefix = "y_" if found == "regression" else "p_"
+    prefix = _SCORE_PREFIX[found]
     names = tuple(name.removeprefix(prefix) for name in header if name.startswith(prefix))
     if class_names is not None:
         if sorted(class_names) != sorted(names):

@@ -18,14 +18,13 @@ from evaluation.calibration import (
 from evaluation.metrics import (
     classification_report,
     classification_scores,
-    concordance,
-    mean_of_known,
     multilabel_scores,
     probability_scores,
     regression_scores,
     wilson_interval,
 )
 from evaluation.predictions import PROBABILITY_FLOOR, PredictionTable
+from evaluation.registry import Metric, metrics_of
 from evaluation.statistics import bootstrap_interval, first_of_each_performance, has_width
 
 LEVEL = 0.95  # of intervals
@@ -36,16 +35,6 @@ MAIN_SCORES = {
     "classification": ("accuracy", "uar"),
     "multilabel": ("exact_match", "macro_f1"),
     "regression": ("ccc", "mae"),
-}
-_LESS_IS_BETTER = ("mae",)
-_SHARES = ("accuracy", "exact_match")  # of clips, each right or wrong
-_LIMITS = {
-    "accuracy": (0.0, 1.0),
-    "uar": (0.0, 1.0),
-    "exact_match": (0.0, 1.0),
-    "macro_f1": (0.0, 1.0),
-    "ccc": (-1.0, 1.0),
-    "mae": (0.0, np.inf),
 }
 _KNOWN_GROUPS = ("dataset", "gender", "intensity")
 _NO_GROUPS = ("performance",)
@@ -98,7 +87,7 @@ def score_intervals(table: PredictionTable) -> dict[str, Any]:
         "clips": len(once),
     }
     for name, score in main_scores(once).items():
-        low, high = _interval(once, score, _LIMITS[name]) or (None, None)
+        low, high = _interval(once, score, metrics_of(table.task)[name].limits) or (None, None)
         result[name] = {"value": score(np.arange(len(once))), "low": low, "high": high}
     return result
 
@@ -109,35 +98,16 @@ def count_once(table: PredictionTable) -> PredictionTable:
 
 
 def main_scores(table: PredictionTable) -> dict[str, Score]:
-    """Each main score of a task as a function of row indices, quick enough to resample."""
-    if table.task == "classification":
-        hits = (table.scores.argmax(axis=1) == table.targets).astype(float)
-        labels, classes = table.targets, len(table.class_names)
+    """Each metric of a task that has intervals, as a function of row indices.
 
-        def uar(rows: np.ndarray) -> float:
-            counts = np.bincount(labels[rows], minlength=classes)
-            right = np.bincount(labels[rows], weights=hits[rows], minlength=classes)
-            return float((right[counts > 0] / counts[counts > 0]).mean())
+    Where it is not defined, it counts as 0.
+    """
 
-        return {"accuracy": lambda rows: float(hits[rows].mean()), "uar": uar}
-    if table.task == "multilabel":
-        truth, predicted = table.targets > 0.5, table.scores >= 0.5
-        exact = (truth == predicted).all(axis=1)
+    def of_rows(metric: Metric) -> Score:
+        return lambda rows: metric.measure(table.scores[rows], table.targets[rows]) or 0.0
 
-        def macro_f1(rows: np.ndarray) -> float:
-            both = (truth[rows] & predicted[rows]).sum(axis=0)
-            there = truth[rows].sum(axis=0)
-            sizes = there + predicted[rows].sum(axis=0)
-            return float((2 * both[there > 0] / sizes[there > 0]).mean()) if there.any() else 0.0
-
-        return {"exact_match": lambda rows: float(exact[rows].mean()), "macro_f1": macro_f1}
-    error = np.abs(table.scores - table.targets).mean(axis=1)
-
-    def ccc(rows: np.ndarray) -> float:
-        pairs = zip(table.scores[rows].T, table.targets[rows].T, strict=True)
-        return mean_of_known(concordance(*pair) for pair in pairs) or 0.0
-
-    return {"ccc": ccc, "mae": lambda rows: float(error[rows].mean())}
+    known = metrics_of(table.task)
+    return {name: of_rows(metric) for name, metric in known.items() if metric.interval}
 
 
 def group_scores(table: PredictionTable) -> dict[str, Any]:
@@ -256,8 +226,9 @@ def _interval(
 
 def _share_interval(table: PredictionTable, name: str, score: Score) -> list[float] | None:
     """Of a group: over its speakers, or over its clips where they tell of no spread."""
-    interval = _interval(table, score, _LIMITS[name])
-    if interval is None and name in _SHARES:
+    metric = metrics_of(table.task)[name]
+    interval = _interval(table, score, metric.limits)
+    if interval is None and metric.counts_clips:
         hits = score(np.arange(len(table))) * len(table)
         return list(wilson_interval(hits, len(table), LEVEL))
     return interval
@@ -285,7 +256,7 @@ def _brief_scores(table: PredictionTable, chosen: np.ndarray) -> dict[str, Any]:
 def _worst(groups: dict[str, dict[str, Any]], task: str) -> dict[str, Any]:
     enough = {n: g for n, g in groups.items() if g["clips"] >= FEWEST_CLIPS} or groups
     key = _ranking_score(task)
-    sign = -1 if key in _LESS_IS_BETTER else 1
+    sign = -1 if metrics_of(task)[key].lower_is_better else 1
     name = min(enough, key=lambda group: (sign * enough[group][key], group))
     return {"name": name, **groups[name]}
 

@@ -26,12 +26,15 @@ from datasets.splits import (
     leave_one_out,
     split_by_protocol,
 )
-from experiments.run import new_run_folder, run_experiment
+from evaluation.registry import TASKS, metrics_of
+from experiments.experiment import new_run_folder
+from experiments.run import run_experiment
 from opts import Options, run_folder_of
 from reports.run import write_run_report
 from system.files import replacing, write_json
 
 _POOLED = "testing"
+_SCORES = ("clips", "accuracy", "uar", "macro_f1", "average_precision", "ccc", "mae")
 _COUNTS = ("fold", "clips", "classes")  # of a fold's row, what is no score
 
 
@@ -210,7 +213,8 @@ def _write_table(rows: list[dict[str, Any]], folds: list[_Fold], path: Path) -> 
 def _row(fold: _Fold) -> dict[str, Any]:
     """The test scores of a fold that are single numbers, over the `classes` that its test has."""
     scores = _read_scores(fold)
-    known = ("clips", "accuracy", "uar", "macro_f1", "average_precision", "ccc", "mae")
+    registered = [m.name for task in TASKS for m in metrics_of(task).values() if m.interval]
+    known = dict.fromkeys((*_SCORES, *registered))
     row = {"fold": fold.folder.name} | {n: scores[n] for n in known if n in scores}
     return row | ({"classes": len(scores["recall"])} if "recall" in scores else {})
 

@@ -10,7 +10,9 @@ from typing import Any
 
 import torch
 
-from checkpoints.checkpoint import Checkpoint, combine_checkpoints, load_checkpoint, load_pretrained
+from checkpoints.checkpoint import Checkpoint, load_checkpoint
+from checkpoints.combine import combine_checkpoints
+from checkpoints.pretrained import load_pretrained
 from checkpoints.torchvision_weights import DEFAULT, load_torchvision
 from checkpoints.whisper_weights import is_whisper
 from datasets.annotations import Record
@@ -20,8 +22,8 @@ from media.clip import ENTRIES, STORED, ClipConfig
 from models import (
     EmotionModel,
     accepted_arguments,
+    all_parts,
     build_model,
-    find_block_encoder,
     model_inputs,
     set_checkpointing,
     set_trainable,
@@ -166,15 +168,15 @@ def start_model(
 
 def starts_whisper(model: EmotionModel, options: TrainOptions) -> bool:
     """Whether a file holds trained weights of Whisper for an encoder in the model."""
-    if find_block_encoder(model) is None:
+    if model.block_encoder() is None:
         return False
     own = (load_checkpoint(Path(path)).model for path in own_paths(model, options))
-    return bool(whisper_paths(model, options)) or any(map(find_block_encoder, own))
+    return bool(whisper_paths(model, options)) or any(start.block_encoder() for start in own)
 
 
 def whisper_paths(model: EmotionModel, options: TrainOptions) -> list[str]:
     """Of a model with Whisper's encoder, those of `pretrain_path` that hold published weights."""
-    if find_block_encoder(model) is None:
+    if model.block_encoder() is None:
         return []
     return [path for path in options.pretrain_path if is_whisper(Path(path))]
 
@@ -244,7 +246,7 @@ def recomputes_blocks(model: EmotionModel, run: Callable[[], object]) -> bool:
         called = True
         return block(x)
 
-    parts = [module for module in model.modules() if isinstance(module, EmotionModel)]
+    parts = all_parts(model)
     for part in parts:
         part.run_block = note  # type: ignore[method-assign]
     try:

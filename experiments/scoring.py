@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from checkpoints.checkpoint import Checkpoint, save_checkpoint
 from datasets.samples import ClipDataset
-from evaluation.calibration import COVERAGES, fit_conformal, fit_temperature
+from evaluation.predictions import write_predictions
 from models import EmotionModel
 from reports.gallery import MOST_MISTAKES
 from reports.run import write_run_report
@@ -26,10 +26,10 @@ from system.files import replacing, write_json
 from validation import (
     Predictions,
     clip_names,
+    clip_table,
     predict,
+    window_table,
     write_features,
-    write_predictions,
-    write_windows,
 )
 
 FEWEST_TO_CALIBRATE = 50  # windows of validation
@@ -66,14 +66,14 @@ def write_scores(run: Scored, say: Callable[[str], None]) -> None:
         predictions = predict(model, loader, run.device, task)
         if subset == "validation" and task == "classification":
             checkpoint = _calibrated(checkpoint, predictions, run.path)
-        arguments = (dataset.records, checkpoint.class_names)
-        write_predictions(predictions, *arguments, folder / f"predictions_{subset}.csv")
-        write_windows(predictions, *arguments, folder / f"windows_{subset}.csv")
+        known = (dataset.records, checkpoint.class_names)
+        write_predictions(clip_table(predictions, *known, folder / f"predictions_{subset}.csv"))
+        write_predictions(window_table(predictions, *known, folder / f"windows_{subset}.csv"))
         write_features(predictions, dataset.records, folder / f"embeddings_{subset}.npz")
         for modality in model.inputs if len(model.inputs) > 1 else ():
             alone = predict(model, loader, run.device, task, without=modality)
             name = f"predictions_{subset}_without_{modality}.csv"
-            write_predictions(alone, *arguments, folder / name)
+            write_predictions(clip_table(alone, *known, folder / name))
         if "face" in model.inputs and task == "classification":
             _write_mistakes(predictions, dataset, folder / f"faces_{subset}.npz")
     sample = next(iter(next(iter(run.loaders.values()))))["inputs"]
@@ -92,10 +92,7 @@ def _calibrated(checkpoint: Checkpoint, validation: Predictions, path: Path) -> 
     logits, labels = validation.outputs["logits"].double().numpy(), validation.labels.numpy()
     if len(labels) < FEWEST_TO_CALIBRATE:
         return checkpoint
-    calibration = fit_temperature(logits, labels)
-    probabilities = calibration.apply(logits)
-    rules = tuple(fit_conformal(probabilities, labels, coverage) for coverage in COVERAGES)
-    calibrated = replace(checkpoint, calibration=calibration, conformal=rules)
+    calibrated = checkpoint.calibrated(logits, labels)
     save_checkpoint(calibrated, path)
     return calibrated
 

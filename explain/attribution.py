@@ -15,10 +15,9 @@ from itertools import combinations
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torchvision.models import VisionTransformer
 
-from models import EmotionModel
-from models.layers import TokenEmbedding, TransformerBlock
+from models import EmotionModel, all_parts
+from models.layers import TransformerBlock
 
 Inputs = Mapping[str, Tensor]
 
@@ -44,11 +43,6 @@ def leave_one_out(
         there = inputs[f"{name}_mask"].flatten(1).any(dim=1).cpu().numpy()
         changes[name] = np.where(there, change, np.nan)
     return changes
-
-
-def has_class_token(model: nn.Module) -> bool:
-    """Whether a model looks at patches of a picture through a class token, so it can be rolled."""
-    return any(isinstance(part, (TokenEmbedding, VisionTransformer)) for part in model.modules())
 
 
 @contextmanager
@@ -181,10 +175,8 @@ def grad_cam(
 
 def seeing_part(model: EmotionModel) -> EmotionModel:
     """The model itself, or its branch, that takes faces and nothing else."""
-    for part in model.modules():
-        if isinstance(part, EmotionModel) and part.inputs == ("face",):
-            return part
-    return model
+    seeing = (part for part in all_parts(model) if part.inputs == ("face",))
+    return next(seeing, model)
 
 
 @contextmanager

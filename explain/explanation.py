@@ -20,7 +20,6 @@ from PIL import Image
 from checkpoints.checkpoint import Checkpoint, load_checkpoint
 from explain.attribution import (
     grad_cam,
-    has_class_token,
     head_diversity,
     patch_maps,
     recorded_attention,
@@ -136,7 +135,7 @@ class Explainer:
         self._target = None if target is None else checkpoint.class_names.index(target)
         self._device = pick_device(device)
         self._model = self.checkpoint.model.to(self._device).eval()
-        self.method = ROLLOUT if has_class_token(seeing_part(self._model)) else GRAD_CAM
+        self.method = ROLLOUT if seeing_part(self._model).class_token else GRAD_CAM
 
     def run(self, media_path: Path) -> Iterator[Explanation]:
         """One explanation a window, as the file is decoded.
@@ -210,8 +209,8 @@ class Explainer:
 
 def _face_classifier(checkpoint: Checkpoint) -> Checkpoint:
     """The checkpoint itself, or the face classifier of a late fusion."""
-    members: Any = getattr(checkpoint.model, "members", {})
-    if "face" not in members:
+    model = checkpoint.model
+    if not model.combines_classifiers or "face" not in model.parts():
         return checkpoint
     name = f"face classifier of {checkpoint.source.get('name', 'a late fusion')}"
     return replace(checkpoint.part("face"), source={**checkpoint.source, "name": name})

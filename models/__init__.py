@@ -23,18 +23,20 @@ from models import (
 from models.registry import (
     EmotionModel,
     accepted_arguments,
+    all_parts,
     build_model,
     list_models,
     model_inputs,
     set_checkpointing,
     set_trainable,
 )
-from models.whisper_speech import WhisperSpeech, find_block_encoder
+from models.whisper_speech import WhisperSpeech
 
 __all__ = [
     "EmotionModel",
     "WhisperSpeech",
     "accepted_arguments",
+    "all_parts",
     "blendshape_tcn",
     "build_model",
     "cnn_ae_lstm",
@@ -42,7 +44,6 @@ __all__ = [
     "cnn_temporal",
     "efficientface",
     "face_cnn",
-    "find_block_encoder",
     "landmark_tcn",
     "late_fusion",
     "list_models",

@@ -30,6 +30,7 @@ class BlendshapeTCN(EmotionModel):
 
     inputs = ("blendshapes",)
     head = ("classifier_1",)
+    can_branch = True
     source = "this project; pooling: Okabe et al., Interspeech 2018"
 
     def __init__(

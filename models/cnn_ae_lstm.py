@@ -42,6 +42,7 @@ class CNNAutoencoderLSTM(EmotionModel):
 
     inputs = ("face",)
     head = ("classifier",)
+    can_branch = True
     source = "Vincent et al., JMLR 2010; Donahue et al., CVPR 2015; variants of this project"
 
     def __init__(

@@ -50,6 +50,7 @@ class CNNTemporal(EmotionModel):
 
     inputs = ("face",)
     head = ("classifier",)
+    can_branch = True
     source = "Donahue et al., CVPR 2015; Bai et al., 2018; Vaswani et al., NeurIPS 2017"
 
     def __init__(

@@ -186,6 +186,8 @@ class EfficientFace(EfficientFaceTrunk):
 
     inputs = ("face",)
     head = ("fc",)
+    single_pictures = True
+    can_branch = True
     source = "Zhao, Liu and Zhou, AAAI 2021"
     width = FEATURES
 

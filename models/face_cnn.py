@@ -28,6 +28,7 @@ class FaceCNN(EfficientFaceTrunk):
 
     inputs = ("face",)
     head = ("classifier_1",)
+    can_branch = True
     source = "Chumachenko et al., ICPR 2022"
     middle_width, width = 64, 128
 

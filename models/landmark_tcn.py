@@ -29,6 +29,7 @@ class LandmarkTCN(EmotionModel):
 
     inputs = ("landmarks",)
     head = ("classifier_1",)
+    can_branch = True
     source = "this project; pooling: Okabe et al., Interspeech 2018"
 
     def __init__(

@@ -1,10 +1,8 @@
 """Late fusion: complete unimodal classifiers, their probabilities combined.
 
-`mean` of probabilities, `product` (mean of log-probabilities, normalised), `weighted` mean of
-probabilities, and `stacking` (a linear layer over log-probabilities). Weights of the last two are
-fitted on validation predictions by `fit_combination`, never on training data. Where a modality is
-missing, the other decides alone. Source of the rules: Kittler et al., On combining classifiers,
-PAMI 1998.
+The rules are those of `evaluation.rules`. Weights of `weighted` and `stacking` are fitted on
+validation predictions by `fit_combination`, never on training data. Where a modality is missing,
+the others decide.
 
 `evidence` is for classifiers that are calibrated each by itself and answer for equal priors: voice
 and face are taken for independent witnesses, so their log-probabilities are added; the classifiers
@@ -19,8 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from evaluation.combination import METHODS, fit_combination
-from models.registry import EmotionModel, build_model, register_model
+from evaluation.rules import METHODS, combine_members
+from models.registry import EmotionModel, build_model, models_of, register_model
 
 MODALITIES = ("face", "landmarks", "blendshapes", "speech")
 EVIDENCE = "evidence"
@@ -41,6 +39,7 @@ class LateFusion(EmotionModel):
     inputs: tuple[str, ...] = MODALITIES
     head = ("stack",)
     one_head = False
+    combines_classifiers = True
     source = "rules: Kittler et al., On combining classifiers, PAMI 1998"
     weight: Tensor
     scale: Tensor
@@ -75,6 +74,10 @@ class LateFusion(EmotionModel):
             self.stack = nn.Linear(len(parts) * num_classes, num_classes)
             _start_as_product(self.stack)
 
+    def parts(self) -> dict[str, EmotionModel]:
+        """The classifiers, by modality."""
+        return models_of(self.members)
+
     def forward(self, **inputs: Tensor) -> dict[str, Tensor]:
         """Combine.
 
@@ -99,20 +102,9 @@ class LateFusion(EmotionModel):
         """(B, M, C) log-probabilities of M members, (B, M) bool -> (B, C) log-probabilities."""
         if self.method == EVIDENCE:
             return self._add_evidence(log_p, present)
-        share = (
-            self.weight if self.method == "weighted" else torch.ones_like(self.weight)
-        ) * present
-        # A member of no weight still decides where it is the only one there.
-        share = torch.where(share.sum(dim=1, keepdim=True) > 0, share, present.to(share.dtype))
-        share = (share / share.sum(dim=1, keepdim=True).clamp(min=1.0e-12)).unsqueeze(-1)
-        if self.method in ("product", "stacking"):
-            combined = (log_p * share).sum(dim=1)
-        else:
-            combined = ((log_p.exp() * share).sum(dim=1) + 1e-12).log()
-        if self.method == "stacking":
-            both = present.all(dim=1, keepdim=True)
-            combined = torch.where(both, self.stack(log_p.flatten(1)), combined)
-        return combined.log_softmax(dim=-1)
+        weights = self.weight if self.method == "weighted" else torch.ones_like(self.weight)
+        stack = self.stack if self.method == "stacking" else None
+        return combine_members(torch, self.method, log_p, present, weights, stack).log_softmax(-1)
 
     def _add_evidence(self, log_p: Tensor, present: Tensor) -> Tensor:
         """What the voice says and the mean of what the face's classifiers say, added."""
@@ -132,6 +124,9 @@ class LateFusion(EmotionModel):
             outputs: (B, C) of each member, such as `face_logits`, of clips that have them all.
             targets: (B,) class indices, or (B, C) probabilities.
         """
+        # Here, as inference needs none of it and it takes a second to import.
+        from evaluation.combination import fit_combination
+
         if self.method == EVIDENCE:
             return
         log_p = torch.stack([outputs[f"{m}_logits"].log_softmax(-1) for m in self.members], dim=1)

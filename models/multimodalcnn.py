@@ -41,7 +41,6 @@ class MultiModalCNN(EmotionModel):
     steps that its gate in effect lets through (see `_let_through`), NaN where a stream is missing.
     """
 
-    keep_gates = False
     inputs = ("face", "speech")
     head = ("classifier_1", "av", "va", "av1", "va1")
     source = "Chumachenko et al., ICPR 2022; concat: this project"
@@ -97,6 +96,15 @@ class MultiModalCNN(EmotionModel):
             named |= {f"audio_model.{name}": block for name, block in inner.items()}
         return named
 
+    def parts(self) -> dict[str, EmotionModel]:
+        """The two branches, by modality."""
+        return {self.seen: self.visual_model, "speech": self.audio_model}
+
+    def last_layer(self) -> nn.Linear | None:
+        """That of the classifier; the other heads come before it."""
+        layers = [layer for layer in self.classifier_1 if isinstance(layer, nn.Linear)]
+        return layers[-1] if layers else None
+
     def _build_fusion(self, num_heads: int) -> None:
         audio, video = self.audio_model, self.visual_model
         if self.fusion == "lt":
@@ -123,7 +131,8 @@ class MultiModalCNN(EmotionModel):
         speech_mask, seen_mask = inputs.get("speech_mask"), inputs.get(f"{self.seen}_mask")
         video, seen = _early(self.visual_model, inputs[self.seen], seen_mask)
         audio, heard = _early(self.audio_model, speech, speech_mask)
-        fuse = getattr(self, f"_fuse_{self.fusion}")
+        fusions = {"concat": self._finish, "ia": self._fuse_ia, "it": self._fuse_it}
+        fuse = {**fusions, "lt": self._fuse_lt}[self.fusion]
         joint = torch.cat(fuse(audio, video, heard, seen), dim=1)
         output = {"logits": self.classifier_1(joint)}
         if self.keep_gates and self.fusion == "ia":
@@ -132,11 +141,6 @@ class MultiModalCNN(EmotionModel):
             output[f"gate_{self.seen}"] = _let_through(gate_video, seen, gated)
             output["gate_speech"] = _let_through(gate_audio, heard, gated)
         return output
-
-    def _fuse_concat(
-        self, audio: Tensor, video: Tensor, heard: Tensor, seen: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        return self._finish(audio, video, heard, seen)
 
     def _fuse_ia(
         self, audio: Tensor, video: Tensor, heard: Tensor, seen: Tensor
@@ -194,32 +198,24 @@ def _build_branch(
     """
     taken = {key: value for key, value in common.items() if key in accepted_arguments(name)}
     branch = build_model(name, **taken, **(asked or {}))
-    if len(branch.inputs) != 1 or branch.inputs[0] not in modalities or not _can_branch(branch):
+    if len(branch.inputs) != 1 or branch.inputs[0] not in modalities or not branch.can_branch:
         raise ValueError(f"{name} cannot be the branch for {' or '.join(modalities)}")
     return branch
 
 
-def _can_branch(model: EmotionModel) -> bool:
-    return hasattr(model, "early") or type(model).sequence is not EmotionModel.sequence
-
-
 def _early(branch: EmotionModel, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
     """(B, D, steps) features where branches meet, and (B, steps) bool of those that exist."""
-    early: Any = getattr(branch, "early", None)
-    if early is not None:
-        features, mask = early(x, mask)
-    else:
-        features = branch.sequence(x, mask)
-    return features, _all_true(features) if mask is None else mask
+    features, exist = branch.early(x, mask)
+    return features, _all_true(features) if exist is None else exist
 
 
 def _late(branch: EmotionModel, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    late: Any = getattr(branch, "late", None)
-    return (x, mask) if late is None else late(x, mask)
+    x, exist = branch.late(x, mask)
+    return x, mask if exist is None else exist
 
 
 def _middle_width(branch: EmotionModel) -> int:
-    return int(getattr(branch, "middle_width", branch.width))
+    return branch.middle_width or branch.width
 
 
 def _asking(mask: Tensor) -> Tensor:

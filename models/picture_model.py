@@ -17,6 +17,8 @@ class PictureModel(EmotionModel):
 
     inputs = ("face",)
     head = ("classifier",)
+    single_pictures = True
+    can_branch = True
     classifier: nn.Module
 
     def encode_pictures(self, pictures: Tensor) -> Tensor:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
-from typing import Any, ClassVar, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+
+if TYPE_CHECKING:
+    from models.whisper_speech import WhisperSpeech
 
 
 class EmotionModel(nn.Module):
@@ -25,7 +28,16 @@ class EmotionModel(nn.Module):
         checkpointing: in training, keep only the borders of large blocks and compute what lies
             between twice. Batch normalisation inside then also averages each batch in twice.
         one_head: whether a single last layer gives the logits, so that what it sees are features.
+        single_pictures: whether logits are the mean over pictures that are seen one by one, so that
+            one picture alone can be classified.
+        class_token: whether it looks at patches of a picture through a class token, so that its
+            attention can be rolled out.
+        can_branch: whether a fusion can take it as a branch, through `early` and `late`.
+        combines_classifiers: whether it is made of classifiers that are trained already, so that
+            `fit_combination` takes the place of training.
+        keep_gates: of models with gates, add what they let through to the output, as `gate_<name>`.
         width: features of `sequence`.
+        middle_width: features between `early` and `late`; 0 where they are `width`.
         name, arguments: what with the weights makes a checkpoint.
     """
 
@@ -36,7 +48,13 @@ class EmotionModel(nn.Module):
     default_trainable: tuple[str, ...] = ()
     checkpointing: bool = False
     one_head: ClassVar[bool] = True
+    single_pictures: ClassVar[bool] = False
+    class_token: ClassVar[bool] = False
+    can_branch: ClassVar[bool] = False
+    combines_classifiers: ClassVar[bool] = False
+    keep_gates: bool = False
     width: int
+    middle_width: int = 0
     name: str
     arguments: dict[str, Any]
 
@@ -50,14 +68,47 @@ class EmotionModel(nn.Module):
 
         Together they hold every parameter. A block may be a part of another.
         """
-        heads = [part for part in self.head if hasattr(self, part)]
-        parts = {name: part for name, part in self.named_children() if name not in heads}
+        parts = {name: part for name, part in self.named_children() if name not in self.head}
         named = {name: part for name, part in parts.items() if any(True for _ in part.parameters())}
-        return {**named, "head": nn.ModuleList(self.get_submodule(part) for part in heads)}
+        return {**named, "head": nn.ModuleList(self.heads())}
+
+    def heads(self) -> list[nn.Module]:
+        """Those parts named in `head` that this model was built with, in that order."""
+        children = dict(self.named_children())
+        return [children[name] for name in self.head if name in children]
+
+    def last_layer(self) -> nn.Linear | None:
+        """The last linear layer of the heads; None where there is none."""
+        layers = [m for head in self.heads() for m in head.modules() if isinstance(m, nn.Linear)]
+        return layers[-1] if layers else None
+
+    def parts(self) -> dict[str, EmotionModel]:
+        """The models that this one is made of: by modality, where each has its own, or by name."""
+        return {}
+
+    def block_encoder(self) -> WhisperSpeech | None:
+        """The part (itself or one of `parts`) that encodes sound block by block; None for none."""
+        found = (part.block_encoder() for part in self.parts().values())
+        return next((encoder for encoder in found if encoder is not None), None)
 
     def sequence(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """What a fusion takes from a branch: one modality and its mask -> (B, width, steps)."""
+        """One modality and its mask -> (B, width, steps), for models that can be a branch."""
         raise NotImplementedError(f"{type(self).__name__} cannot be a branch")
+
+    def early(self, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """What a fusion takes from a branch: (B, middle_width, steps), and which steps exist.
+
+        All of `sequence`, where a model has no halves.
+        """
+        return self.sequence(x, mask), mask
+
+    def late(self, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """What is left to do after a fusion: (B, width, steps), and which steps exist."""
+        return x, mask
+
+    def fit_combination(self, outputs: dict[str, Tensor], targets: Tensor) -> None:
+        """Fit on validation predictions what joins the classifiers of `combines_classifiers`."""
+        raise NotImplementedError(f"{type(self).__name__} is trained, not fitted")
 
     def train(self, mode: bool = True) -> Self:
         """Training mode, but for blocks in which nothing is trained: their statistics stay."""
@@ -94,11 +145,20 @@ def set_trainable(model: EmotionModel, names: Iterable[str]) -> None:
     model.train(model.training)
 
 
-def set_checkpointing(model: nn.Module, on: bool) -> None:
+def set_checkpointing(model: EmotionModel, on: bool) -> None:
     """Set `checkpointing` of a model and of every model inside it."""
-    for module in model.modules():
-        if isinstance(module, EmotionModel):
-            module.checkpointing = on
+    for part in all_parts(model):
+        part.checkpointing = on
+
+
+def models_of(members: nn.ModuleDict) -> dict[str, EmotionModel]:
+    """Members that are models, as `parts` gives them."""
+    return {name: cast(EmotionModel, member) for name, member in members.items()}
+
+
+def all_parts(model: EmotionModel) -> list[EmotionModel]:
+    """The model and every model inside it, outer ones first."""
+    return [model, *(inner for part in model.parts().values() for inner in all_parts(part))]
 
 
 _MODELS: dict[str, type[EmotionModel]] = {}

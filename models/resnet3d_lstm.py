@@ -37,6 +37,7 @@ class ResNet3DLSTM(EmotionModel):
 
     inputs = ("face",)
     head = ("classifier",)
+    can_branch = True
     source = "Tran et al., CVPR 2018 (torchvision r3d_18), with an LSTM"
     clip_defaults = MappingProxyType(
         {

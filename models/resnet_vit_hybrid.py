@@ -37,6 +37,7 @@ class ResNetViTHybrid(PictureModel):
     head's 0.4 and 0.3.
     """
 
+    class_token = True
     source = "Dosovitskiy et al., ICLR 2021 (hybrid); He et al., CVPR 2016 (torchvision)"
     clip_defaults = MappingProxyType({"face_size": 224})
     default_trainable = ("layer3", "layer4", "transformer", "head")

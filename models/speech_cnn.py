@@ -26,6 +26,7 @@ class SpeechCNN(EmotionModel):
 
     inputs = ("speech",)
     head = ("classifier_1",)
+    can_branch = True
     source = "this project; pooling: Okabe et al., Interspeech 2018"
     middle_width, width = 128, 128
 
@@ -75,6 +76,7 @@ class MfccCNN(EmotionModel):
 
     inputs = ("speech",)
     head = ("classifier_1",)
+    can_branch = True
     source = "Chumachenko et al., ICPR 2022"
     middle_width, width = 128, 128
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from models.layers import AttentivePooling, keep
-from models.registry import EmotionModel, register_model
+from models.registry import EmotionModel, models_of, register_model
 from models.speech_cnn import SpeechCNN
 
 WIDTHS = (24, 48, 64, 96)
@@ -42,6 +42,7 @@ class SpeechCRNN(EmotionModel):
 
     inputs = ("speech",)
     head = ("classifier_1",)
+    can_branch = True
     source = "this project; form: Choi et al., Convolutional recurrent networks, ICASSP 2017"
 
     def __init__(
@@ -97,10 +98,6 @@ class SpeechCRNN(EmotionModel):
         )
         return out.transpose(1, 2)
 
-    def late(self, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """All of this encoder is early."""
-        return x, mask
-
     def forward(self, speech: Tensor, speech_mask: Tensor | None = None) -> dict[str, Tensor]:
         """(B, n_mels, L), (B, L) bool -> {"logits": (B, C)}; 2 D features where C is 0."""
         x, mask = self.early(speech, speech_mask)
@@ -134,6 +131,10 @@ class SpeechDuo(EmotionModel):
                 "crnn": SpeechCRNN(num_classes, n_mels, dropout, recurrent_width),
             }
         )
+
+    def parts(self) -> dict[str, EmotionModel]:
+        """`cnn` and `crnn`."""
+        return models_of(self.members)
 
     def forward(self, speech: Tensor, speech_mask: Tensor | None = None) -> dict[str, Tensor]:
         """Hear.

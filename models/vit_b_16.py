@@ -28,6 +28,7 @@ class ViTB16(PictureModel):
     Positions are learned for 224 pixels; for another side they are interpolated from those.
     """
 
+    class_token = True
     source = "Dosovitskiy et al., ICLR 2021 (torchvision)"
     clip_defaults = MappingProxyType({"face_size": 224})
     default_trainable = ("mlp12", "norm", "head")

@@ -27,6 +27,7 @@ class ViTScratch(PictureModel):
         dropout: inside the layers and before the classifier.
     """
 
+    class_token = True
     source = "Dosovitskiy et al., ICLR 2021; sizes of this project"
 
     def __init__(

@@ -90,6 +90,7 @@ class WhisperSpeech(EmotionModel):
 
     inputs = ("speech",)
     head = ("classifier_1",)
+    can_branch = True
     source = "encoder: Radford et al., ICML 2023; pooling: Okabe et al., Interspeech 2018"
     clip_defaults = CLIPS
 
@@ -133,6 +134,10 @@ class WhisperSpeech(EmotionModel):
         named |= {"stem": nn.ModuleList([encoder.conv1, encoder.conv2]), **layers}
         adapters = encoder.adapters()
         return {**named, "adapters": adapters} if len(adapters) else named
+
+    def block_encoder(self) -> WhisperSpeech:
+        """Itself."""
+        return self
 
     def steps(self, length: int) -> int:
         """Steps that a block of so many spectrogram frames gives."""
@@ -192,10 +197,6 @@ class WhisperSpeech(EmotionModel):
             encoded = self._encode_clips(speech, mask)
         return keep(self.mix(encoded).transpose(1, 2), joined), joined
 
-    def late(self, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Nothing is left to do after a fusion."""
-        return x, mask
-
     def _encode_clips(self, speech: Tensor, mask: Tensor | None) -> Tensor:
         """(B, K, 80, L), (B, K T) -> (B, K * steps, encoded_width); zero in unused blocks."""
         batch, blocks, _, length = speech.shape
@@ -245,8 +246,3 @@ def _existing(blocks: Tensor) -> Tensor:
     sounds = (blocks != 0).any(dim=1)  # (N, L)
     places = torch.arange(1, blocks.shape[-1] + 1, device=blocks.device)
     return (sounds * places).amax(dim=1)
-
-
-def find_block_encoder(model: nn.Module) -> WhisperSpeech | None:
-    """The part of a model (itself, a branch or a member) that encodes sound block by block."""
-    return next((part for part in model.modules() if isinstance(part, WhisperSpeech)), None)

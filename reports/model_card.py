@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
-import struct
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -20,29 +18,12 @@ from typing import Any
 from evaluation.predictions import read_json
 from reports.results_table import write_between
 from reports.tables import Table, score_cell, to_markdown
+from system.checkpoint_metadata import read_metadata
 from system.command_line import OneLineParser, exit_status
 
 BEGIN, END = "<!-- facts: python -m reports.model_card -->", "<!-- /facts -->"
-_METADATA = "emofuse"
 _RAVDESS = "ravdess-"
 _GROUPINGS = ("gender", "dataset", "corpus", "speaker")
-
-
-def read_metadata(path: Path) -> dict[str, Any]:
-    """What a checkpoint of ours tells of itself, read without its weights.
-
-    Raises:
-        ValueError: the file is no such checkpoint.
-    """
-    try:
-        with path.open("rb") as handle:
-            (length,) = struct.unpack("<Q", handle.read(8))
-            if length > path.stat().st_size:
-                raise ValueError("it is no safetensors file")
-            header = json.loads(handle.read(length))
-        return dict(json.loads(header["__metadata__"][_METADATA]))
-    except (struct.error, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is no checkpoint of ours: {error}") from error
 
 
 def facts(checkpoint: Path, run: Path, subset: str = "testing") -> str:

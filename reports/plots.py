@@ -16,6 +16,7 @@ from matplotlib.colors import LinearSegmentedColormap, to_hex
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from evaluation.confusion import accuracy, uar
 from reports.style import INK, MM, MOST_MARKERS, SERIES_COLOURS, paper_style, text_colour
 from reports.timeline_figure import TimelineStyle, plot_timeline
 from system.files import replacing
@@ -98,9 +99,8 @@ def plot_confusion(matrix: np.ndarray, class_names: Sequence[str]) -> Figure:
         axis.imshow(shares, cmap=_shades(SERIES_COLOURS["val"]), vmin=0, vmax=1)
         _write_cells(axis, counts, shares)
         _name_classes(axis, class_names)
-        uar = shares.diagonal()[totals[:, 0] > 0].mean() if totals.any() else float("nan")
-        war = counts.trace() / max(1, counts.sum())
-        axis.set_title(f"n = {counts.sum():g}   UAR {uar:.1%}   WAR {war:.1%}", weight="normal")
+        scores = f"UAR {uar(counts):.1%}   WAR {accuracy(counts):.1%}"
+        axis.set_title(f"n = {counts.sum():g}   {scores}", weight="normal")
         figure.draw_without_rendering()
     return figure
 

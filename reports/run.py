@@ -20,7 +20,8 @@ from matplotlib.figure import Figure
 
 from evaluation.calibration import fit_temperature
 from evaluation.metrics import confusion_matrix
-from evaluation.predictions import TASKS, PredictionTable, read_json, read_predictions
+from evaluation.predictions import PredictionTable, read_json, read_predictions
+from evaluation.registry import TASKS
 from evaluation.scores import (
     MAIN_SCORES,
     calibration_scores,

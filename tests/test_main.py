@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from checkpoints.checkpoint import combine_checkpoints, save_checkpoint
+from checkpoints.checkpoint import save_checkpoint
+from checkpoints.combine import combine_checkpoints
 from inference import TrainingAlignedInference
 from main import main
 from media.clip import ClipConfig, Window, tile_windows

@@ -15,7 +15,8 @@ from facenet_pytorch import MTCNN
 
 from benchmarks import clips, inference_speed, reference
 from benchmarks.inference_speed import Bench, Clips, Figure, ProcessRun
-from checkpoints.checkpoint import combine_checkpoints, save_checkpoint
+from checkpoints.checkpoint import save_checkpoint
+from checkpoints.combine import combine_checkpoints
 from datasets.demo_clip import make_demo_clip
 from inference import TrainingAlignedInference
 from media.clip import Clip, ClipConfig, Colour, Window, tile_windows

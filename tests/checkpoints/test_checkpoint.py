@@ -16,15 +16,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from checkpoints.checkpoint import (
-    Checkpoint,
-    combine_checkpoints,
-    load_checkpoint,
-    load_pretrained,
-    merge_clip_configs,
-    reorder_classes,
-    save_checkpoint,
-)
+from checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from checkpoints.combine import combine_checkpoints, merge_clip_configs, reorder_classes
+from checkpoints.pretrained import load_pretrained
 from checkpoints.torch_files import read_foreign_weights
 from datasets.labels import AFFECTNET7, RAVDESS, SEVEN
 from media.adaptation import Prior

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from checkpoints.checkpoint import load_checkpoint, load_pretrained
+from checkpoints.checkpoint import load_checkpoint
+from checkpoints.pretrained import load_pretrained
 from checkpoints.tfjs_weights import read_tfjs_weights
 from models import build_model
 from models.mobilenet_face import STRIDES, WIDTHS

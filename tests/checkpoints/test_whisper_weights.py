@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from checkpoints.checkpoint import load_checkpoint, load_pretrained
+from checkpoints.checkpoint import load_checkpoint
+from checkpoints.pretrained import load_pretrained
 from checkpoints.whisper_weights import describe_size, read_whisper
 from models import build_model
 from models.whisper_encoder import SIZES, WhisperEncoder, WhisperSize

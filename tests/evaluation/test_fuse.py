@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from evaluation.clip_names import read_clip_name
-from evaluation.combination import METHODS, Combination, combine, fit_combination, fit_weights
+from evaluation.combination import Combination, combine, fit_combination, fit_weights
 from evaluation.fuse import main
+from evaluation.rules import METHODS
 from evaluation.score_tables import read_score_table, to_log_probabilities
 
 ROOT = Path(__file__).parents[2]

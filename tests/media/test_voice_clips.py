@@ -13,7 +13,8 @@ import torch
 
 import media.recording
 import media.voice
-from checkpoints.checkpoint import merge_clip_configs, save_checkpoint
+from checkpoints.checkpoint import save_checkpoint
+from checkpoints.combine import merge_clip_configs
 from datasets import prepare
 from datasets.annotations import Record, read_annotations, write_annotations
 from datasets.samples import ClipDataset, SampleOptions

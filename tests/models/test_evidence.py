@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from checkpoints.checkpoint import combine_checkpoints
+from checkpoints.combine import combine_checkpoints
 from evaluation.calibration import Calibration
 from models.late_fusion import EVIDENCE, LateFusion
 from tests.builders import make_checkpoint

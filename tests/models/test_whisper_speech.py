@@ -21,7 +21,7 @@ from main import main
 from media.clip import ClipConfig, tile_windows
 from media.preprocess import preprocess
 from media.recording import read_recording
-from models import EmotionModel, WhisperSpeech, build_model, find_block_encoder, set_trainable
+from models import EmotionModel, WhisperSpeech, build_model, set_trainable
 from models.encoded_blocks import EncodedBlocks, KeptBlocks
 from models.whisper_encoder import SIZES, WhisperSize
 from models.whisper_speech import CLIPS, LAYER_MIXES
@@ -194,7 +194,7 @@ def test_it_is_a_branch_of_every_fusion(fusion: str) -> None:
     before = _logits(model, inputs)
     assert before.shape == (2, 7)
     assert not torch.allclose(_logits(model, {**inputs, "speech": -inputs["speech"]}), before)
-    part = find_block_encoder(model)
+    part = model.block_encoder()
     assert part is model.audio_model
     with torch.no_grad():
         encoded = model.audio_model.encode_blocks(inputs["speech"].flatten(0, 1))
@@ -280,7 +280,7 @@ def test_inference_encodes_each_block_once_and_gives_what_windows_give(
         tmp_path / "model.safetensors", device="cpu", hop_seconds=hop, batch_size=3
     )
     engine._detector = None
-    encoder = find_block_encoder(engine._model)
+    encoder = engine._model.block_encoder()
     assert encoder is not None
     heard: list[int] = []
     encode = encoder.encode_blocks
