@@ -97,6 +97,9 @@ def predict(
 
     Args:
         without: a modality that is masked, to see what the others do alone.
+
+    Raises:
+        ValueError: an output is not finite.
     """
     model.eval()
     parts: list[dict[str, Tensor]] = []
@@ -114,10 +117,12 @@ def predict(
             parts.append({name: value.float().cpu() for name, value in heads.items()})
             for name, values in fixed.items():
                 values.append(batch[name])
+    outputs = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    _check_finite(outputs["logits"])
     joined = {name: torch.cat(values) for name, values in fixed.items()}
     kept = _kept_windows(torch.cat(present), joined["record"])
     return Predictions(
-        outputs={name: torch.cat([part[name] for part in parts])[kept] for name in parts[0]},
+        outputs={name: values[kept] for name, values in outputs.items()},
         targets=joined["target"][kept],
         labels=joined["label"][kept],
         records=joined["record"][kept],
@@ -125,6 +130,15 @@ def predict(
         features=torch.cat(features)[kept] if features else None,
         task=task,
     )
+
+
+def _check_finite(logits: Tensor) -> None:
+    wrong = int((~logits.isfinite()).any(dim=1).sum())
+    if wrong:
+        raise ValueError(
+            f"the outputs of the model for {wrong} of {len(logits)} windows are not finite (NaN or "
+            "infinite): its training diverged; train with a lower learning rate"
+        )
 
 
 def _present(inputs: dict[str, Tensor], count: int) -> Tensor:

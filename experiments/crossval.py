@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
@@ -26,6 +25,7 @@ from datasets.splits import (
     leave_one_out,
     split_by_protocol,
 )
+from evaluation.pooling import pool_predictions
 from evaluation.registry import TASKS, metrics_of
 from experiments.experiment import new_run_folder
 from experiments.run import run_experiment
@@ -159,9 +159,8 @@ def _pool(folder: Path, folds: list[_Fold], say: Callable[[str], None]) -> None:
     """All test predictions as those of one run, and the scores by fold with mean and deviation."""
     for pattern in (f"predictions_{_POOLED}*.csv", f"windows_{_POOLED}.csv"):
         for first in folds[0].folder.glob(pattern):
-            tables = [pd.read_csv(f.folder / first.name, dtype={"speaker": str}) for f in folds]
-            with replacing(folder / first.name) as temporary:
-                _join(tables, folds).to_csv(temporary, index=False)
+            paths = {fold.folder.name: fold.folder / first.name for fold in folds}
+            pool_predictions(paths, folder / first.name)
     write_json(json.loads((folds[0].folder / "run.json").read_text()), folder / "run.json")
     write_run_report(folder, say)
     rows = [_row(fold) for fold in folds]
@@ -180,23 +179,6 @@ def _pool(folder: Path, folds: list[_Fold], say: Callable[[str], None]) -> None:
         say(f"{row['fold']} ({row['clips']} clips{_tell_classes(row)}): {told}")
     told = ", ".join(f"{name} {s['mean']:.3f} ± {s['sd']:.3f}" for name, s in summary.items())
     say(f"mean ± sd over {len(rows)} folds: {told}")
-
-
-def _join(tables: list[pd.DataFrame], folds: list[_Fold]) -> pd.DataFrame:
-    """All rows; a clip name that several folds have gets its fold in front.
-
-    Where only some folds have votes, the votes of the other folds' clips are their labels.
-    """
-    counts = Counter(name for table in tables for name in set(table["clip"]))
-    named = []
-    for table, fold in zip(tables, folds, strict=True):
-        clips = [f"{fold.folder.name}/{n}" if counts[n] > 1 else n for n in table["clip"]]
-        named.append(table.assign(clip=clips))
-    joined = pd.concat(named, ignore_index=True)
-    for column in joined.columns[joined.columns.str.startswith("soft_")]:
-        is_label = (joined["target"] == column.removeprefix("soft_")).astype(float)
-        joined[column] = joined[column].fillna(is_label)
-    return joined
 
 
 def _write_table(rows: list[dict[str, Any]], folds: list[_Fold], path: Path) -> None:

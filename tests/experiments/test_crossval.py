@@ -7,7 +7,6 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
 from datasets.annotations import read_annotations, write_annotations
@@ -121,12 +120,3 @@ def test_leaving_a_corpus_out_needs_two(tmp_path: Path) -> None:
     manifest = make_corpus(tmp_path / "data", per_subset=2)
     with pytest.raises(ValueError, match="needs records of two corpora or more; all are of made"):
         run_folds(_options(manifest, tmp_path, "--protocol", "leave_one_corpus_out"), print)
-
-
-def test_votes_of_some_folds_do_not_leave_the_others_without(tmp_path: Path) -> None:
-    folds = [crossval._Fold(i, tmp_path / f"fold_{i}", "cpu") for i in range(2)]
-    voted = pd.DataFrame({"clip": ["a"], "target": ["sad"], "soft_happy": [0.4], "soft_sad": [0.6]})
-    plain = pd.DataFrame({"clip": ["b"], "target": ["happy"]})
-    joined = crossval._join([voted, plain], folds)
-    assert joined[["soft_happy", "soft_sad"]].to_numpy().tolist() == [[0.4, 0.6], [1.0, 0.0]]
-    assert list(joined["clip"]) == ["a", "b"]

@@ -13,6 +13,7 @@ import torch
 from checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from datasets.annotations import read_annotations
 from datasets.samples import ClipDataset, SampleOptions, StoreSet, collate
+from evaluation.calibration import COVERAGES
 from experiments import scoring
 from experiments.scoring import Scored, count_flops, write_scores
 from models import build_model
@@ -82,7 +83,7 @@ def test_the_checkpoint_keeps_its_calibration(
     calibrated = scoring._calibrated(run.checkpoint, predictions, run.path)
     again = load_checkpoint(run.path)
     assert again.calibration == calibrated.calibration
-    assert [rule.coverage for rule in again.conformal] == list(scoring.COVERAGES)
+    assert [rule.coverage for rule in again.conformal] == list(COVERAGES)
     logits = predictions.outputs["logits"].double().numpy()
     right = np.arange(len(logits)), predictions.labels.numpy()
     fitted = again.calibration
