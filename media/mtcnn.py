@@ -169,10 +169,10 @@ class _Candidates:
 
 
 def _pyramid(shorter_side: int) -> Iterator[float]:
-    """Scales at which a face as large as a cell is at least `SMALLEST_FACE` large in the frame."""
+    """Scales at which a face as large as a cell is `SMALLEST_FACE` large in the frame, or more."""
     scale = CELL / SMALLEST_FACE
     side = shorter_side * scale
-    while side >= CELL:
+    while side > CELL:
         yield scale
         scale, side = scale * PYRAMID_FACTOR, side * PYRAMID_FACTOR
 
