@@ -140,18 +140,18 @@ results/%/metrics.json: recipes/%.toml | $(STAMP)
 
 # The parts of the default, as they are: each answers for equal priors.
 results/parts/%.safetensors: results/%/metrics.json
-	@$(BIN)/python -m convert results/$*/model_best.safetensors $@ --half --uncalibrated
+	@$(BIN)/python -m checkpoints.convert results/$*/model_best.safetensors $@ --half --uncalibrated
 
 PARTS = speech blendshapes landmarks face_mobilenet
 results/late/metrics.json: $(PARTS:%=results/parts/%.safetensors)
 
 # By itself the voice is calibrated on corpora that were left out.
 reproduce-speech: results/speech/metrics.json results/speech_loco/metrics.json
-	@$(BIN)/python -m convert results/speech/model_best.safetensors \
+	@$(BIN)/python -m checkpoints.convert results/speech/model_best.safetensors \
 	  results/speech/speech.safetensors --half --calibrate_on results/speech_loco/windows_testing.csv
 
 reproduce-%: results/%/metrics.json
-	@$(BIN)/python -m convert results/$*/model_best.safetensors results/$*/$*.safetensors --half $(KIND)
+	@$(BIN)/python -m checkpoints.convert results/$*/model_best.safetensors results/$*/$*.safetensors --half $(KIND)
 
 # What suits two actors of RAVDESS is too sure on strangers.
 reproduce-late: KIND = --uncalibrated

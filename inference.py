@@ -20,12 +20,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attribution import leave_one_out
-from calibration import ConformalRule
-from checkpoint import Checkpoint, combine_checkpoints, load_checkpoint, reorder_classes
-from device import pick_device
-from encoded_blocks import EncodedBlocks
-from files import printable
+from checkpoints.checkpoint import Checkpoint, combine_checkpoints, load_checkpoint, reorder_classes
+from evaluation.calibration import ConformalRule
+from explain.attribution import leave_one_out
 from media.adaptation import REFERRED, KnownFaces, relative_to
 from media.blendshapes import describe_windows
 from media.clip import Clip, ClipConfig, check_hop
@@ -35,10 +32,13 @@ from media.preprocess import preprocess
 from media.recording import stream_clips
 from models import find_block_encoder
 from models.efficientface import EfficientFace
+from models.encoded_blocks import EncodedBlocks
 from models.picture_model import PictureModel
 from opts import DEFAULT_CHECKPOINT
-from timeline import ADAPTED, CONTRIBUTION_PREFIX, GATE_PREFIX, SPEECH_FRACTION, Timeline
-from timeline_row import Modalities, Task, TimelineRow
+from system.device import pick_device
+from system.files import printable
+from timeline.row import Modalities, Task, TimelineRow
+from timeline.table import ADAPTED, CONTRIBUTION_PREFIX, GATE_PREFIX, SPEECH_FRACTION, Timeline
 
 MOST_THUMBNAILS = 64  # kept per recording; every second one is dropped each time there are more
 DEFAULT_BATCH = 4  # windows; larger ones are slower on a processor

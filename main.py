@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from command_line import exit_status
+from system.command_line import exit_status
 
 if TYPE_CHECKING:
-    from checkpoint import Checkpoint
+    from checkpoints.checkpoint import Checkpoint
     from inference import TrainingAlignedInference
     from opts import Options
 
@@ -31,7 +31,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         print(format_table(summarise_models()))
         return 0
     if options.mode == INFER:
-        from batch import infer_files, list_recordings
+        from recognition.batch import infer_files, list_recordings
 
         listed = list_recordings(options.inference, print)
         return exit_status(
@@ -39,9 +39,9 @@ def _run(arguments: Sequence[str] | None) -> int:
             "interrupted; recordings that were done are whole, and --resume leaves them out",
         )
     if options.data.is_cross_validation:
-        from crossval import run_folds as run
+        from experiments.crossval import run_folds as run
     else:
-        from experiment import run_experiment as run
+        from experiments.run import run_experiment as run
 
     def train() -> int:
         print(f"run folder: {run(options, print)}")

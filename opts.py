@@ -15,8 +15,10 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from command_line import OneLineParser
-from flags import (
+from models import accepted_arguments, model_inputs
+from optim.losses import LOSSES
+from system.command_line import OneLineParser
+from system.flags import (
     AUTO_BATCH,
     CHANGES,
     DEFAULT_CHECKPOINT,
@@ -29,8 +31,6 @@ from flags import (
     RunOptions,
     TrainOptions,
 )
-from losses import LOSSES
-from models import accepted_arguments, model_inputs
 
 __all__ = [
     "AUTO_BATCH",

@@ -17,18 +17,18 @@ from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from checkpoint import compare_keys
+from checkpoints.checkpoint import compare_keys
 from datasets.augment import drop_modalities, mix_up
 from datasets.samples import ClipDataset
-from files import replacing
-from flags import TrainOptions
-from losses import Criterion
-from memory import explain_out_of_memory
-from metrics import confusion_matrix
+from evaluation.metrics import confusion_matrix
 from models import EmotionModel
-from optimizers import build_optimizer
+from optim.losses import Criterion
+from optim.optimizers import build_optimizer
+from optim.schedules import Schedule
 from reports.plots import confusion_epoch_path, plot_confusion_epoch, write_figure
-from schedules import Schedule
+from system.files import replacing
+from system.flags import TrainOptions
+from system.memory import explain_out_of_memory
 from validation import evaluate, predict
 
 # By which score of validation the best epoch is known, for each task.

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from datasets.annotations import Record
 from datasets.labels import place
-from files import printable, replacing
-from metrics import classification_scores, multilabel_scores, regression_scores
+from evaluation.metrics import classification_scores, multilabel_scores, regression_scores
 from models import EmotionModel
+from system.files import printable, replacing
 
 _SCORE_PREFIX = {"classification": "p_", "multilabel": "p_", "regression": "y_"}
 

@@ -11,7 +11,7 @@ import av
 import numpy as np
 
 from benchmarks.reference import read_waveform
-from files import replacing
+from system.files import replacing
 
 WIDTH, HEIGHT = 1280, 720
 BIT_RATE = 9_000_000  # bits per second, as the real clips have

@@ -29,15 +29,15 @@ import torch
 
 import media.ahead
 from benchmarks.clips import loop_packets, make_clip
-from command_line import OneLineParser
 from datasets.demo_clip import make_demo_clip
-from files import write_json
 from inference import TrainingAlignedInference
 from media.demux import Damage, choose_streams, decode_packet, open_media, read_packets
 from media.faces import MtcnnDetector
 from media.video import Picture
 from opts import DEFAULT_CHECKPOINT
-from timeline import CLASS_PREFIX
+from system.command_line import OneLineParser
+from system.files import write_json
+from timeline.table import CLASS_PREFIX
 
 ROOT = Path(__file__).parent.parent
 REAL_CLIPS = ROOT.parent / "shared" / "data" / "ravdess_av"  # 01-*: those with sound

@@ -27,11 +27,11 @@ import numpy as np
 import torch
 
 from benchmarks.mutation_seeds import LABELS, SMALL
-from checkpoint import Checkpoint, save_checkpoint
-from command_line import OneLineParser, exit_status
+from checkpoints.checkpoint import Checkpoint, save_checkpoint
 from datasets import prepare
 from main import main as run_main
 from models import build_model
+from system.command_line import OneLineParser, exit_status
 
 RATE = 16000
 MOST_KILLS = 3  # of a round, before it may go on to its end

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from checkpoint import Checkpoint, combine_checkpoints, save_checkpoint
+from checkpoints.checkpoint import Checkpoint, combine_checkpoints, save_checkpoint
 from datasets.demo_clip import read_portrait
 from media.clip import ClipConfig
 from models import build_model

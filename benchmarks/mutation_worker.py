@@ -35,8 +35,8 @@ def build_reader(kind: str, folder: Path) -> Read:
 
 def _media_reader(model: Path) -> Read:
     from inference import TrainingAlignedInference
-    from summary import summarise
-    from timeline import read_timeline, write_csv, write_json
+    from timeline.summary import summarise
+    from timeline.table import read_timeline, write_csv, write_json
 
     engine = TrainingAlignedInference(model, "cpu", hop_seconds=0.5)
 
@@ -74,7 +74,7 @@ def _read_annotations(path: Path) -> str:
 
 
 def _read_checkpoint(path: Path) -> str:
-    from checkpoint import load_checkpoint
+    from checkpoints.checkpoint import load_checkpoint
 
     checkpoint = load_checkpoint(path)
     assert checkpoint.class_names

@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
 
-from command_line import OneLineParser, exit_status
+from system.command_line import OneLineParser, exit_status
 
 KINDS = ("media", "annotations", "checkpoints", "recipes")
 GOOD = ("read", "refused")

@@ -23,13 +23,13 @@ import torch
 from facenet_pytorch import MTCNN
 
 from benchmarks import reference
-from command_line import OneLineParser
 from datasets.annotations import Record
 from datasets.prepare import read_source
 from datasets.store import StoreWriter
 from media.clip import ClipConfig, tile_windows
 from media.errors import MediaError
 from media.suffixes import VIDEO, find_media
+from system.command_line import OneLineParser
 
 TARGET = 3.0  # times as fast as the reference, a clip
 

@@ -24,16 +24,16 @@ import torch
 from facenet_pytorch import MTCNN
 from torch import Tensor
 
-from checkpoint import Checkpoint, load_checkpoint
-from command_line import OneLineParser
-from device import pick_device
-from files import replacing
+from checkpoints.checkpoint import Checkpoint, load_checkpoint
 from media.clip import TIME_TOLERANCE, ClipConfig, Window, tile_windows
 from media.faces import face_square
 from media.preprocess import LOG_MEL_RANGE, SPEECH_LEVEL_PERCENTILE
 from models import EmotionModel
 from opts import DEFAULT_CHECKPOINT
-from timeline import CLASS_PREFIX
+from system.command_line import OneLineParser
+from system.device import pick_device
+from system.files import replacing
+from timeline.table import CLASS_PREFIX
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

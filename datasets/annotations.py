@@ -16,9 +16,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from csv_table import Table, check_text, parse_table, read_columns, read_text
 from datasets.labels import EMOTIONS, RAVDESS, canonical
-from files import replacing
+from system.csv_table import Table, check_text, parse_table, read_columns, read_text
+from system.files import replacing
 
 SUBSETS = ("training", "validation", "testing")
 COLUMNS = ("video", "audio", "start", "end", "label", "speaker", "gender", "corpus", "subset")

@@ -22,7 +22,6 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from tqdm import tqdm
 
-from command_line import OneLineParser, exit_status
 from datasets.annotations import SUBSETS, Record, read_annotations
 from datasets.corpora import CORPORA
 from datasets.fingerprints import (
@@ -39,6 +38,7 @@ from datasets.store import ClipStore
 from datasets.stretches import outside
 from media.clip import ClipConfig, Recording
 from media.errors import MediaError
+from system.command_line import OneLineParser, exit_status
 
 MAX_LENGTH_GAP = 0.25  # seconds by which sound and pictures of a recording may differ in length
 _SHOWN = 10  # faults of a kind that are printed

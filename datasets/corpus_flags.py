@@ -11,7 +11,7 @@ from typing import Any
 from datasets.affdex import TASKS, AffdexOptions
 from datasets.fer2013 import Duplicates, format_duplicates
 from datasets.speech_corpora import LICENCES
-from files import printable
+from system.files import printable
 
 _AFFDEX = "affdex_"  # then the name of an `AffdexOptions` entry
 _WITH_COPIES = ("ased", "speech_corpora")

@@ -19,7 +19,7 @@ import numpy as np
 from scipy import signal
 
 from datasets.talking import smoothstep
-from files import replacing
+from system.files import replacing
 
 PORTRAIT = Path(__file__).parent / "demo" / "portrait.jpg"
 CAPTION = "synthetic demo: public-domain NASA portrait, generated sound"

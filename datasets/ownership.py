@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets.annotations import Record, read_annotations
-from files import write_json
+from system.files import write_json
 
 _NAME = "corpus.json"
 _REMEDY = "prepare into another --out, or give --replace to put this corpus in its place"

@@ -21,7 +21,6 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from command_line import OneLineParser, describe_unexpected, exit_status, print_error
 from datasets.affdex import limit_pictures
 from datasets.annotations import Record, tell_spellings, write_annotations
 from datasets.cluster import spread_work
@@ -34,11 +33,12 @@ from datasets.splits import check_speakers, without_speakers
 from datasets.store import ClipStore, StoreWriter, lacks
 from datasets.stretches import drop_outside
 from datasets.talking import load_landmarker, write_talking
-from files import printable
 from media.clip import ClipConfig, Recording
 from media.errors import MediaError
 from media.landmarks import LandmarkTrack
 from media.sound import is_audible
+from system.command_line import OneLineParser, describe_unexpected, exit_status, print_error
+from system.files import printable
 
 if TYPE_CHECKING:
     from media.faces import Detector

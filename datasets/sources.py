@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from datasets.annotations import Record
-from files import naming
+from system.files import naming
 
 _NAME = "sources.jsonl"
 

@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from files import naming, write_json
 from media.blendshapes import BLENDSHAPES, POSE, MeshTrack
 from media.clip import STORED, ClipConfig, Recording
 from media.landmarks import MAX_GAP, POINTS, LandmarkTrack
 from media.voice_track import VoiceTrack
+from system.files import naming, write_json
 
 VERSION = 1
 _FILES = {"faces": np.uint8, "face_times": np.float64, "face_ids": np.int32}

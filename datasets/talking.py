@@ -20,8 +20,8 @@ from tqdm import tqdm
 from datasets.annotations import Record
 from datasets.cluster import spread_work
 from datasets.store import ClipStore
-from files import replacing
 from media.landmarker import Landmarker, build_landmarker, locate_in_face
+from system.files import replacing
 
 CORNERS, INNER_UPPER, INNER_LOWER = (48, 54), (60, 61, 62, 63, 64), (60, 67, 66, 65, 64)
 CHIN = 8

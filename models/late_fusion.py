@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fusion import METHODS, fit_combination
+from evaluation.combination import METHODS, fit_combination
 from models.registry import EmotionModel, build_model, register_model
 
 MODALITIES = ("face", "landmarks", "blendshapes", "speech")
@@ -126,7 +126,7 @@ class LateFusion(EmotionModel):
         return total.log_softmax(dim=-1)
 
     def fit_combination(self, outputs: dict[str, Tensor], targets: Tensor) -> None:
-        """Fit the weights on validation predictions, as `fusion.fit_combination` does.
+        """Fit the weights on validation predictions, as `combination.fit_combination` does.
 
         Args:
             outputs: (B, C) of each member, such as `face_logits`, of clips that have them all.

@@ -1,7 +1,8 @@
 """The encoder of Whisper: a log-mel spectrogram to hidden states, 50 frames a second.
 
 Source: Radford et al., Robust speech recognition via large-scale weak supervision, ICML 2023; the
-published code and weights are under the MIT licence. `whisper_weights.py` reads the weights.
+published code and weights are under the MIT licence. `checkpoints/whisper_weights.py` reads the
+weights.
 """
 
 from __future__ import annotations

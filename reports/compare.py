@@ -12,14 +12,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from command_line import OneLineParser
-from files import replacing, write_json
-from reports.comparison import compare_runs, read_runs
+from evaluation.comparison import compare_runs, read_runs
 from reports.comparison_figure import plot_comparison
 from reports.page import build_page
 from reports.plots import write_figure
 from reports.recommendation import recommend
 from reports.tables import comparison_tables, to_latex, to_markdown
+from system.command_line import OneLineParser
+from system.files import replacing, write_json
 
 
 def main(argv: Sequence[str] | None = None) -> int:

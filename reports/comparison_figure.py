@@ -14,8 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from reports.comparison import SIGNIFICANT
-from reports.decisions import MEASURE_NAMES, MEASURES
+from evaluation.comparison import SIGNIFICANT
+from evaluation.decisions import MEASURE_NAMES, MEASURES
 from reports.recommendation import find_pair, short_number
 from reports.style import FAINT_INK, GROUP_COLOURS, GROUP_MARKERS, INK, MM, paper_style
 

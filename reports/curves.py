@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from metrics import (
+from evaluation.metrics import (
     calibration_error,
     concordance,
     ranking_by_class,

@@ -31,7 +31,7 @@ from reports.style import (
     hatch_colour,
     paper_style,
 )
-from timeline import format_time
+from timeline.table import format_time
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601 weights of red, green, blue
 STRENGTH = 0.72  # of the strongest relevance over the face

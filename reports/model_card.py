@@ -17,10 +17,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from command_line import OneLineParser, exit_status
-from reports.predictions import read_json
+from evaluation.predictions import read_json
 from reports.results_table import write_between
 from reports.tables import Table, score_cell, to_markdown
+from system.command_line import OneLineParser, exit_status
 
 BEGIN, END = "<!-- facts: python -m reports.model_card -->", "<!-- /facts -->"
 _METADATA = "emofuse"

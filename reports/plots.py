@@ -16,9 +16,9 @@ from matplotlib.colors import LinearSegmentedColormap, to_hex
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from files import replacing
 from reports.style import INK, MM, MOST_MARKERS, SERIES_COLOURS, paper_style, text_colour
 from reports.timeline_figure import TimelineStyle, plot_timeline
+from system.files import replacing
 
 __all__ = [
     "TimelineStyle",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from reports.comparison import SIGNIFICANT
+from evaluation.comparison import SIGNIFICANT
 
 WORTHWHILE = 0.9  # of the best model's cost: what costs more than this is not cheaper
 _UNITS = {"latency_ms_batch1": "ms", "flops": "FLOPs", "parameters": "parameters"}

@@ -2,9 +2,9 @@
 
     python -m reports.results_table add results/RUN --name landmarks --data "RAVDESS, six folds"
     python -m reports.results_table add results/FUSED --name both --data … --parts results/A …
-    python -m reports.results_table write README.md
+    python -m reports.results_table write docs/results.md
 
-`add` notes the scores of a run folder, or of what `reports.fuse` wrote, in
+`add` notes the scores of a run folder, or of what `evaluation.fuse` wrote, in
 `results/pretrained/scores.json`; `write` puts all rows between two marks of a Markdown file.
 Needs no torch.
 """
@@ -22,11 +22,11 @@ from typing import Any
 
 import numpy as np
 
-from command_line import OneLineParser, exit_status
-from files import replacing, write_json
-from reports.evaluation import score_intervals
-from reports.predictions import PredictionTable, read_json, read_predictions
+from evaluation.predictions import PredictionTable, read_json, read_predictions
+from evaluation.scores import score_intervals
 from reports.tables import Table, score_cell, to_markdown
+from system.command_line import OneLineParser, exit_status
+from system.files import replacing, write_json
 
 SCORES = Path(__file__).parent.parent / "results" / "pretrained" / "scores.json"
 BEGIN, END = "<!-- results: python -m reports.results_table write -->", "<!-- /results -->"
@@ -43,7 +43,7 @@ def read_row(
     """Scores of a run as a row is made of.
 
     Args:
-        run: a run folder, a folder of folds, or a folder that `reports.fuse` wrote.
+        run: a run folder, a folder of folds, or a folder that `evaluation.fuse` wrote.
         data: what it was tested on, in words.
         windows: score each window by itself, not each clip.
         parts: runs that a fusion combines, for its parameters.
@@ -121,7 +121,7 @@ def parse_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--scores", type=Path, default=SCORES, help="file of all rows")
     commands = parser.add_subparsers(dest="command", required=True)
     add = commands.add_parser("add", help="note the scores of a run")
-    add.add_argument("run", type=Path, help="folder of a run, of folds, or of reports.fuse")
+    add.add_argument("run", type=Path, help="folder of a run, of folds, or of evaluation.fuse")
     add.add_argument("--name", required=True, help="of the row; one that is there is replaced")
     add.add_argument("--data", required=True, help="what it was tested on, in words")
     add.add_argument("--subset", default="testing", help="of the run")

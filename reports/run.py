@@ -18,14 +18,10 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from calibration import fit_temperature
-from command_line import OneLineParser, exit_status
-from files import write_json
-from metrics import confusion_matrix
-from reports.bars import Bar, plot_score_bars
-from reports.curves import Reliability, plot_agreement, plot_ranking_curves, plot_reliability
-from reports.embeddings import FEWEST_POINTS, plot_embeddings
-from reports.evaluation import (
+from evaluation.calibration import fit_temperature
+from evaluation.metrics import confusion_matrix
+from evaluation.predictions import TASKS, PredictionTable, read_json, read_predictions
+from evaluation.scores import (
     MAIN_SCORES,
     calibration_scores,
     detailed_report,
@@ -35,9 +31,13 @@ from reports.evaluation import (
     table_scores,
     window_loss,
 )
+from reports.bars import Bar, plot_score_bars
+from reports.curves import Reliability, plot_agreement, plot_ranking_curves, plot_reliability
+from reports.embeddings import FEWEST_POINTS, plot_embeddings
 from reports.gallery import MOST_MISTAKES, Mistake, plot_mistakes
 from reports.plots import plot_confusion, plot_learning_curves, write_figure
-from reports.predictions import TASKS, PredictionTable, read_json, read_predictions
+from system.command_line import OneLineParser, exit_status
+from system.files import write_json
 
 _FITTED_ON = "validation"
 

@@ -2,7 +2,8 @@
 
 The colours were searched for the largest smallest CIELAB distance between any two of them, as seen
 with normal sight and under the deuteranopia and protanopia of Machado et al. (2009);
-tests/test_plots.py computes it again. Hatches, lines and markers carry a figure printed in grey.
+tests/reports/test_plots.py computes it again. Hatches, lines and markers carry a figure printed in
+grey.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from reports.decisions import MEASURE_NAMES, MEASURES
+from evaluation.decisions import MEASURE_NAMES, MEASURES
 from reports.recommendation import short_number
 
 _EFFICIENCY = {

@@ -31,7 +31,7 @@ from reports.style import (
 )
 from reports.timeline_steps import Steps, average_steps
 from reports.timeline_strips import HEAD, STRIPS, draw_measures, draw_presence, label_rows
-from timeline import CONTRIBUTION_PREFIX, GATE_PREFIX, Timeline, TimelineStyle, format_time
+from timeline.table import CONTRIBUTION_PREFIX, GATE_PREFIX, Timeline, TimelineStyle, format_time
 
 CAVEAT = "Acted or perceived expression, not inner state."
 TICK_STEPS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 21600)

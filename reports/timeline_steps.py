@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from timeline import Timeline
+from timeline.table import Timeline
 
 MOST_STEPS = 400  # beyond this many windows a step of the figure is the mean of several
 

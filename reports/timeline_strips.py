@@ -11,7 +11,7 @@ from matplotlib.colors import LinearSegmentedColormap
 
 from reports.style import ABSENT_COLOUR, FAINT_INK, GROUP_COLOURS, INK, PRESENT_COLOUR
 from reports.timeline_steps import Steps
-from timeline import CONTRIBUTION_PREFIX, GATE_PREFIX
+from timeline.table import CONTRIBUTION_PREFIX, GATE_PREFIX
 
 UNCERTAIN_COLOUR = GROUP_COLOURS[5]
 MODALITY_COLOURS = dict(

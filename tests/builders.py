@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from checkpoint import Checkpoint
+from checkpoints.checkpoint import Checkpoint
 from datasets.annotations import Record, write_annotations
 from datasets.samples import StoreSet
 from datasets.store import StoreWriter

@@ -46,7 +46,10 @@ def test_the_options_import_nothing_heavy() -> None:
     assert _imported_by("import opts; opts.parse_options(['--media_path', 'a.mp4'])") == set()
 
 
-@pytest.mark.parametrize("module", ["crossval", "explain", "convert", "datasets.prepare"])
+@pytest.mark.parametrize(
+    "module",
+    ["experiments.crossval", "explain.explanation", "checkpoints.convert", "datasets.prepare"],
+)
 def test_commands_import_no_library_of_single_models(module: str) -> None:
     assert _imported_by(f"import {module}") <= {"sklearn"}
 

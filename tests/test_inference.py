@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 import inference
-from attribution import leave_one_out
-from calibration import Calibration, ConformalRule
-from checkpoint import Checkpoint, save_checkpoint
+from checkpoints.checkpoint import Checkpoint, save_checkpoint
+from evaluation.calibration import Calibration, ConformalRule
+from explain.attribution import leave_one_out
 from inference import TrainingAlignedInference, probabilities_of
 from main import main
 from media.adaptation import Prior
@@ -26,7 +26,7 @@ from media.faces import build_detector
 from media.landmarks import POINTS
 from models import build_model
 from tests.builders import LABELS, make_checkpoint, make_recording, without_face, without_sound
-from timeline import read_timeline, write_csv, write_json
+from timeline.table import read_timeline, write_csv, write_json
 
 CONFIG = ClipConfig(face_size=32, pictures=3)
 RULES = tuple(ConformalRule("lac", c, q) for c, q in ((0.5, 0.3), (0.9, 0.6)))

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from checkpoint import combine_checkpoints, save_checkpoint
+from checkpoints.checkpoint import combine_checkpoints, save_checkpoint
 from inference import TrainingAlignedInference
 from main import main
 from media.clip import ClipConfig, Window, tile_windows
@@ -20,7 +20,7 @@ from media.preprocess import preprocess
 from media.recording import read_recording
 from opts import parse_options
 from tests.builders import make_checkpoint, make_corpus
-from timeline import read_timeline
+from timeline.table import read_timeline
 
 ROOT = Path(__file__).parent.parent
 CONFIG = ClipConfig(face_size=32, pictures=3)

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from flags import AUTO_BATCH, ModelOptions
 from models import accepted_arguments, list_models, model_inputs
 from models.multimodalcnn import SEEN
 from models.registry import _class_of
 from opts import LIST, RECIPES, parse_options
+from system.flags import AUTO_BATCH, ModelOptions
 
 DATA = ["--annotation_path", "a.csv"]
 # Set by the data: classes, the store's face size, and the parts that are combined.

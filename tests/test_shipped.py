@@ -17,7 +17,7 @@ import pytest
 import torch
 from scipy.optimize import linear_sum_assignment
 
-from checkpoint import Checkpoint, load_checkpoint
+from checkpoints.checkpoint import Checkpoint, load_checkpoint
 from datasets.annotations import Record
 from datasets.labels import RAVDESS, SEVEN, canonical
 from datasets.landmarks import find_tracks
@@ -30,7 +30,7 @@ from media.preprocess import preprocess
 from media.recording import Recording, read_recording
 from opts import DEFAULT_CHECKPOINT, SHIPPED
 from tests.builders import make_recording
-from timeline import Timeline
+from timeline.table import Timeline
 
 SHARED = Path(__file__).parent.parent.parent / "shared" / "data"
 needs_data = pytest.mark.skipif(not SHARED.exists(), reason="the real data are not beside us")

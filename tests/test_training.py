@@ -15,10 +15,10 @@ import pytest
 import torch
 
 import training
-from flags import TrainOptions
-from losses import LossOptions, build_criterion
 from main import main
 from models import EmotionModel, build_model, set_trainable
+from optim.losses import LossOptions, build_criterion
+from system.flags import TrainOptions
 from tests.builders import make_corpus
 from tests.runs import QUICK, no_scores, train, weights_of
 from training import build_fit, train_one_epoch

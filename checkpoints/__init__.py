@@ -1,0 +1,1 @@
+"""Trained models on disk, in our format and in published ones."""

@@ -1,0 +1,1 @@
+"""Predictions to numbers: scores, calibration, statistics, comparison. Imports no torch."""

@@ -1,0 +1,1 @@
+"""A loaded recogniser at work on recordings."""

@@ -1,0 +1,1 @@
+"""The table of a recording's windows: rows, files, summary."""
