@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import LinearConstraint, minimize
-from scipy.special import log_softmax
 
 from evaluation.rules import FLOOR, METHODS, combine_members
 
@@ -48,6 +46,8 @@ class Combination:
             Stacking falls back to the product rule where one is missing.
         """
         there = np.ones(log_p.shape[:2], dtype=bool) if present is None else present
+        from scipy.special import log_softmax  # here and below, as scipy takes long to import
+
         weights = np.ones(log_p.shape[1]) if self.weights is None else self.weights
         stack = None if self.matrix is None else self._stack
         return log_softmax(combine_members(np, self.method, log_p, there, weights, stack), axis=1)
@@ -118,6 +118,8 @@ def fit_weights(log_p: np.ndarray, truth: np.ndarray) -> np.ndarray:
         log_p: (N, K, C).
         truth: (N, C) probabilities.
     """
+    from scipy.optimize import LinearConstraint, minimize
+
     p, members = np.exp(log_p), log_p.shape[1]
 
     def loss(weights: np.ndarray) -> float:
@@ -152,6 +154,9 @@ def fit_stack(
     Returns:
         (C, K * C) matrix, (C,) bias.
     """
+    from scipy.optimize import minimize
+    from scipy.special import log_softmax
+
     count, members, classes = log_p.shape
     features = log_p.reshape(count, -1)
     start = np.tile(np.eye(classes), (1, members)) / members
