@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from checkpoints.checkpoint import Checkpoint, combine_checkpoints, load_checkpoint, reorder_classes
+from checkpoints.shipped import DEFAULT_CHECKPOINT
 from evaluation.calibration import ConformalRule
 from explain.attribution import leave_one_out
 from media.adaptation import REFERRED, KnownFaces, relative_to
@@ -34,7 +35,6 @@ from models import find_block_encoder
 from models.efficientface import EfficientFace
 from models.encoded_blocks import EncodedBlocks
 from models.picture_model import PictureModel
-from opts import DEFAULT_CHECKPOINT
 from system.device import pick_device
 from system.files import printable
 from timeline.row import Modalities, Task, TimelineRow

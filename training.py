@@ -24,10 +24,10 @@ from evaluation.metrics import confusion_matrix
 from models import EmotionModel
 from optim.losses import Criterion
 from optim.optimizers import build_optimizer
+from optim.options import FitOptions
 from optim.schedules import Schedule
 from reports.plots import confusion_epoch_path, plot_confusion_epoch, write_figure
 from system.files import replacing
-from system.flags import TrainOptions
 from system.memory import explain_out_of_memory
 from validation import evaluate, predict
 
@@ -53,7 +53,7 @@ class Fit:
 
     model: EmotionModel
     criterion: Criterion
-    options: TrainOptions
+    options: FitOptions
     device: torch.device
     optimizer: torch.optim.Optimizer
     schedule: Schedule
@@ -77,7 +77,7 @@ class Fit:
 def build_fit(
     model: EmotionModel,
     criterion: Criterion,
-    options: TrainOptions,
+    options: FitOptions,
     device: torch.device,
     batches: int,
 ) -> Fit:

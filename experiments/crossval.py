@@ -26,8 +26,8 @@ from datasets.splits import (
     leave_one_out,
     split_by_protocol,
 )
+from experiments.options import ExperimentOptions, run_folder_of
 from experiments.run import new_run_folder, run_experiment
-from opts import Options, run_folder_of
 from reports.run import write_run_report
 from system.files import replacing, write_json
 
@@ -48,7 +48,7 @@ class _Fold:
         return (self.folder / "metrics.json").exists()
 
 
-def run_folds(options: Options, say: Callable[[str], None]) -> Path:
+def run_folds(options: ExperimentOptions, say: Callable[[str], None]) -> Path:
     """Run every fold that has not been run, and pool their test predictions. Returns the folder.
 
     Each fold is a run folder `fold_<name>` of its own. A fold that was interrupted goes on where it
@@ -90,14 +90,14 @@ def _devices(wanted: str) -> list[str]:
     return [wanted]
 
 
-def _run_side_by_side(folds: list[_Fold], options: Options, workers: int) -> None:
+def _run_side_by_side(folds: list[_Fold], options: ExperimentOptions, workers: int) -> None:
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context) as pool:
         for _ in pool.map(partial(_run_fold, options=options, say=print), folds):
             pass
 
 
-def _run_fold(fold: _Fold, options: Options, say: Callable[[str], None]) -> None:
+def _run_fold(fold: _Fold, options: ExperimentOptions, say: Callable[[str], None]) -> None:
     started = (fold.folder / "opts.json").exists()
     train = replace(
         options.train,
@@ -110,7 +110,7 @@ def _run_fold(fold: _Fold, options: Options, say: Callable[[str], None]) -> None
     run_experiment(replace(options, run=run, train=train), say, resplit)
 
 
-def _fold_names(options: Options) -> list[str]:
+def _fold_names(options: ExperimentOptions) -> list[str]:
     """Folds by number from 0, or by the speaker or corpus that tests."""
     data = options.data
     if data.protocol == LEAVE_ONE_CORPUS_OUT:
@@ -122,21 +122,21 @@ def _fold_names(options: Options) -> list[str]:
     return _speakers(options)
 
 
-def _speakers(options: Options) -> list[str]:
+def _speakers(options: ExperimentOptions) -> list[str]:
     found = {record.speaker for record in _read_records(options)}
     if "" in found:
         raise ValueError("--leave_one_speaker_out needs a speaker in every record")
     return sorted(found)
 
 
-def _read_records(options: Options) -> list[Record]:
+def _read_records(options: ExperimentOptions) -> list[Record]:
     """All records that the options name, prepared or not."""
     data = options.data
     records = [r for path in data.annotation_path for r in read_annotations(Path(path))]
     return [record for record in records if data.dataset in (None, record.dataset)]
 
 
-def _resplit(records: list[Record], options: Options, fold: int) -> list[Record]:
+def _resplit(records: list[Record], options: ExperimentOptions, fold: int) -> list[Record]:
     data, seed = options.data, options.train.manual_seed
     if data.protocol == LEAVE_ONE_CORPUS_OUT:
         corpus = corpora_of(_read_records(options))[fold]

@@ -11,12 +11,12 @@ from datasets.samples import StoreSet
 from datasets.splits import check_speakers
 from datasets.stretches import check_stretches
 from experiments.initialisation import default_face_size
+from experiments.options import ExperimentOptions
 from media.clip import ClipConfig
-from opts import Options
 
 
 def read_data(
-    all_options: Options, say: Callable[[str], None]
+    all_options: ExperimentOptions, say: Callable[[str], None]
 ) -> tuple[list[Record], list[Record], StoreSet]:
     """Records, those that only lend, and the stores of both, prepared here where they were not.
 

@@ -15,7 +15,6 @@ from torch.utils.data import DataLoader
 
 from checkpoints.checkpoint import Checkpoint, load_checkpoint, merge_provenance, save_checkpoint
 from datasets.annotations import Record
-from datasets.augment import AugmentOptions
 from datasets.corpora import CORPORA
 from datasets.labels import describe_unplaced
 from datasets.sampler import EpochSampler, draw_weights
@@ -29,13 +28,13 @@ from experiments.initialisation import (
     recomputes_blocks,
     start_model,
 )
+from experiments.options import AUTO_BATCH, ExperimentOptions, TrainOptions, run_folder_of
 from experiments.scoring import Scored, write_scores
 from media.adaptation import REFERRED, Prior
 from media.clip import Clip, ClipConfig
 from models import EmotionModel, find_block_encoder
 from models.encoded_blocks import KeptBlocks
-from optim.losses import Criterion, LossOptions, balanced_weights, build_criterion, class_log_prior
-from opts import AUTO_BATCH, EVALUATE, DataOptions, Options, TrainOptions, run_folder_of
+from optim.losses import Criterion, balanced_weights, build_criterion, class_log_prior
 from reports.plots import plot_learning_curves, write_figure
 from system.device import pick_device
 from system.files import write_json
@@ -52,7 +51,7 @@ ENCODED = "encoded"  # folder in a store: what frozen encoders made of its sound
 class Experiment:
     """A model with the data it is trained or scored on."""
 
-    options: Options
+    options: ExperimentOptions
     folder: Path
     device: torch.device
     records: list[Record]
@@ -85,7 +84,7 @@ class Experiment:
             self.model.inputs,
             SampleOptions(
                 train=train,
-                augment=_changes(data),
+                augment=data.build(),
                 whole=data.whole_clips,
                 priors=self.checkpoint.priors,
                 adapt=data.adapt == "recording",
@@ -102,7 +101,7 @@ class Experiment:
         context = self.checkpoint.clip_config.speech_context_seconds
         if encoder is None or not context or self.lenders:
             return None
-        changes = _changes(self.options.data) if train else None
+        changes = self.options.data.build() if train else None
         trained = any(parameter.requires_grad for parameter in encoder.encoder.parameters())
         if (trained and not self.fitted) or (changes is not None and changes.changes_sound):
             return None
@@ -139,21 +138,11 @@ class Experiment:
         )
 
 
-def _changes(data: DataOptions) -> AugmentOptions | None:
-    """The random changes in training."""
-    if not data.augment:
-        return None
-    changes = AugmentOptions()
-    if data.augment_only is not None:
-        changes = changes.only(data.augment_only)
-    return changes.scaled(data.augment_strength)
-
-
 Resplit = Callable[[list[Record]], list[Record]]
 
 
 def run_experiment(
-    options: Options, say: Callable[[str], None], resplit: Resplit | None = None
+    options: ExperimentOptions, say: Callable[[str], None], resplit: Resplit | None = None
 ) -> Path:
     """Train and score, or score only. Returns the run folder.
 
@@ -167,7 +156,7 @@ def run_experiment(
     torch.manual_seed(options.train.manual_seed)
     folder = _run_folder(options)
     experiment = _build_experiment(options, folder, say, resplit)
-    if options.mode != EVALUATE:
+    if not options.train.no_train:
         _train(experiment)
     best = folder / "model_best.safetensors"
     experiment.checkpoint = load_checkpoint(best)
@@ -177,7 +166,7 @@ def run_experiment(
     return folder
 
 
-def _run_folder(options: Options) -> Path:
+def _run_folder(options: ExperimentOptions) -> Path:
     train = options.train
     if train.resume_path:
         return run_folder_of(train.resume_path)
@@ -187,7 +176,7 @@ def _run_folder(options: Options) -> Path:
     return folder
 
 
-def new_run_folder(options: Options) -> Path:
+def new_run_folder(options: ExperimentOptions) -> Path:
     """Where a run that is not resumed goes."""
     train = options.train
     name = train.run_name or f"{options.model.model}-{time.strftime('%Y%m%d-%H%M%S')}"
@@ -195,12 +184,12 @@ def new_run_folder(options: Options) -> Path:
 
 
 def _build_experiment(
-    options: Options, folder: Path, say: Callable[[str], None], resplit: Resplit | None
+    options: ExperimentOptions, folder: Path, say: Callable[[str], None], resplit: Resplit | None
 ) -> Experiment:
     records, lenders, stores = read_data(options, say)
     records = resplit(records) if resplit else records
     device = pick_device(options.run.device)
-    if options.mode == EVALUATE:
+    if options.train.no_train:
         checkpoint = load_checkpoint(folder / "model_best.safetensors")
     else:
         checkpoint = build_checkpoint(options, records, stores.config)
@@ -293,16 +282,7 @@ def _build_criterion(experiment: Experiment, dataset: ClipDataset) -> Criterion:
         data, corpora = experiment.options.data, [r.dataset for r in dataset.records]
         drawn = draw_weights(dataset.labels, corpora, data.balance, data.balance_corpora)
         log_prior = class_log_prior(dataset.targets, drawn)
-    options = LossOptions(
-        name=train.loss,
-        label_smoothing=train.label_smoothing,
-        focal_gamma=train.focal_gamma,
-        weights=weights,
-        log_prior=log_prior,
-        auxiliary=train.auxiliary,
-        reconstruction=train.reconstruction,
-    )
-    return build_criterion(task, options)
+    return build_criterion(task, train, weights, log_prior)
 
 
 def _check_model(experiment: Experiment, criterion: Criterion, dataset: ClipDataset) -> None:
@@ -422,7 +402,7 @@ def _report(experiment: Experiment) -> None:
     wanted = ["validation", _SUBSETS.get(experiment.options.train.test_subset, "")]
     subsets = [name for name in dict.fromkeys(wanted) if name and experiment.has(name)]
     loaders = {subset: experiment.loader(subset) for subset in subsets}
-    if not loaders and experiment.options.mode == EVALUATE:
+    if not loaders and experiment.options.train.no_train:
         raise ValueError(
             f"nothing to score: no record is for {' or '.join(filter(None, wanted))}; give some "
             "that subset in the annotation file"

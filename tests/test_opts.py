@@ -11,7 +11,7 @@ import pytest
 
 from models import accepted_arguments, list_models, model_inputs
 from models.multimodalcnn import SEEN
-from models.registry import _class_of
+from models.registry import find_model
 from opts import LIST, RECIPES, parse_options
 from system.flags import AUTO_BATCH, ModelOptions
 
@@ -23,7 +23,7 @@ NOT_FLAGS = {"num_classes", "image_size", "face", "landmarks", "blendshapes", "s
 @pytest.mark.parametrize("model", list_models())
 def test_every_argument_of_an_architecture_is_a_flag(model: str) -> None:
     flags = {entry.name: entry.default for entry in fields(ModelOptions)}
-    parameters = inspect.signature(_class_of(model)).parameters
+    parameters = inspect.signature(find_model(model)).parameters
     for name in set(accepted_arguments(model)) - NOT_FLAGS:
         assert name in flags, name
         if flags[name] is not None:
