@@ -44,7 +44,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         from experiments.run import run_experiment as run
 
     def train() -> int:
-        print(f"run folder: {run(options, print)}")
+        print(f"run folder: {run(options)}")
         return 0
 
     return exit_status(train, "interrupted; training goes on with --resume_path RUN_FOLDER")

@@ -60,7 +60,6 @@ class CommandOptions:
         "print a table of all architectures, and do nothing else",
         stage=(LIST,),
         in_recipes=False,
-        section="model",
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +32,8 @@ from models.late_fusion import DEFAULT_METHOD
 from models.options import ModelOptions
 from models.summary import example_arguments
 from system.errors import OptionError
+
+_LOG = logging.getLogger(__name__)
 
 OURS = ".safetensors"
 _DATA_OF_WEIGHTS = {"IMAGENET": "ImageNet-1k", "KINETICS": "Kinetics-400"}
@@ -147,7 +150,6 @@ def start_model(
     model: EmotionModel,
     config: ClipConfig,
     options: StartOptions,
-    say: Callable[[str], None],
     resumed: bool = False,
 ) -> None:
     """Load the weights that training starts from, and choose what is trained.
@@ -161,17 +163,19 @@ def start_model(
     """
     made_for = model.clip_defaults.get("face_size", config.face_size)
     if "face" in model.inputs and made_for != config.face_size:
-        say(f"note: {model.name} is made for faces of {made_for} pixels, not {config.face_size}")
+        _LOG.info(
+            f"note: {model.name} is made for faces of {made_for} pixels, not {config.face_size}"
+        )
     from_torchvision = _torchvision_start(model, options)
     if from_torchvision and not resumed:
         for report in load_torchvision(model, from_torchvision):
-            say(f"{', '.join(model.torchvision_weights.values())}: {report}")
+            _LOG.info(f"{', '.join(model.torchvision_weights.values())}: {report}")
     if options.trainable is not None:
         set_trainable(model, [] if options.trainable == ["all"] else options.trainable)
     elif from_torchvision or starts_whisper(model, options):
         set_trainable(model, model.default_trainable)
     for path in [*whisper_paths(model, options), *own_paths(model, options)]:
-        _start_from_checkpoint(model, config, path, options.freeze_pretrained, say)
+        _start_from_checkpoint(model, config, path, options.freeze_pretrained)
     if options.gradient_checkpointing:
         set_checkpointing(model, True)
 
@@ -232,15 +236,14 @@ def _start_from_checkpoint(
     config: ClipConfig,
     path: str,
     freeze: bool,
-    say: Callable[[str], None],
 ) -> None:
     report = load_pretrained(model, Path(path))
-    say(f"{path}: {report}")
+    _LOG.info(f"{path}: {report}")
     if not is_whisper(Path(path)):
         start = load_checkpoint(Path(path))
         names = tuple(name for modality in start.model.inputs for name in ENTRIES[modality])
         for difference in start.clip_config.differences(config, names):
-            say(f"note: {path} was trained otherwise: {difference}")
+            _LOG.info(f"note: {path} was trained otherwise: {difference}")
     if freeze:
         part = model.get_submodule(report.prefix.rstrip("."))
         for name, parameter in part.named_parameters():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -42,6 +43,8 @@ from system.memory import fits_in_memory, keep_freed_memory, largest_batch, runs
 from training import Fit, build_fit, fit, load_state, train_on_batch, update_weights
 from validation import evaluate, predict
 
+_LOG = logging.getLogger(__name__)
+
 _SUBSETS = {"val": "validation", "test": "testing"}
 _DEFAULT_BATCH = 32
 ENCODED = "encoded"  # folder in a store: what frozen encoders made of its sound
@@ -58,7 +61,6 @@ class Experiment:
     lenders: list[Record]
     stores: StoreSet
     checkpoint: Checkpoint
-    say: Callable[[str], None]
     kept: KeptBlocks | None = None
     fitted: bool = False  # the weights stay as they are from now on
 
@@ -141,13 +143,10 @@ class Experiment:
 Resplit = Callable[[list[Record]], list[Record]]
 
 
-def run_experiment(
-    options: ExperimentOptions, say: Callable[[str], None], resplit: Resplit | None = None
-) -> Path:
+def run_experiment(options: ExperimentOptions, resplit: Resplit | None = None) -> Path:
     """Train and score, or score only. Returns the run folder.
 
     Args:
-        say: takes each line for the user.
         resplit: gives the records other subsets than their annotation files do.
 
     Raises:
@@ -155,7 +154,7 @@ def run_experiment(
     """
     torch.manual_seed(options.train.manual_seed)
     folder = _run_folder(options)
-    experiment = _build_experiment(options, folder, say, resplit)
+    experiment = _build_experiment(options, folder, resplit)
     if not options.train.no_train:
         _train(experiment)
     best = folder / "model_best.safetensors"
@@ -184,9 +183,9 @@ def new_run_folder(options: ExperimentOptions) -> Path:
 
 
 def _build_experiment(
-    options: ExperimentOptions, folder: Path, say: Callable[[str], None], resplit: Resplit | None
+    options: ExperimentOptions, folder: Path, resplit: Resplit | None
 ) -> Experiment:
-    records, lenders, stores = read_data(options, say)
+    records, lenders, stores = read_data(options)
     records = resplit(records) if resplit else records
     device = pick_device(options.run.device)
     if options.train.no_train:
@@ -198,9 +197,9 @@ def _build_experiment(
             checkpoint = replace(checkpoint, priors={**found, **checkpoint.priors})
     unplaced = describe_unplaced((r.label for r in records), checkpoint.class_names)
     if checkpoint.task == "classification" and unplaced:
-        say(f"left out: {unplaced}, which are not among the classes")
+        _LOG.info(f"left out: {unplaced}, which are not among the classes")
     checkpoint.model.to(device)
-    return Experiment(options, folder, device, records, lenders, stores, checkpoint, say)
+    return Experiment(options, folder, device, records, lenders, stores, checkpoint)
 
 
 def _find_priors(
@@ -228,7 +227,7 @@ def _train(experiment: Experiment) -> None:
     gaps = _tell_gaps(experiment)
     resumed = bool(experiment.options.train.resume_path) and (folder / "last.pt").exists()
     config = experiment.checkpoint.clip_config
-    start_model(model, config, experiment.options.train, experiment.say, resumed)
+    start_model(model, config, experiment.options.train, resumed)
     dataset = experiment.dataset("training", train=True)
     criterion = _build_criterion(experiment, dataset)
     _check_model(experiment, criterion, dataset)
@@ -242,7 +241,7 @@ def _train(experiment: Experiment) -> None:
         load_state(state, folder)
     validate = experiment.has("validation") and not experiment.options.train.no_val
     val_loader = experiment.loader("validation") if validate else None
-    experiment.say(_describe(experiment, dataset))
+    _LOG.info(_describe(experiment, dataset))
     _open_folder(experiment)
     if gaps:
         (folder / "notes.txt").write_text("\n".join(gaps) + "\n", encoding="utf-8")
@@ -252,7 +251,6 @@ def _train(experiment: Experiment) -> None:
         val_loader,
         folder,
         save_best=lambda s, scores: _save(experiment, s, scores),
-        say=experiment.say,
     )
     write_figure(plot_learning_curves(state.log), folder / "learning_curves.png")
 
@@ -270,7 +268,7 @@ def _tell_gaps(experiment: Experiment) -> list[str]:
             "or leave it out"
         )
     for gap in gaps:
-        experiment.say(f"note: {gap}")
+        _LOG.info(f"note: {gap}")
     return gaps
 
 
@@ -323,7 +321,7 @@ def _settle_batch_size(experiment: Experiment, criterion: Criterion, dataset: Cl
         fits, how = fits_in_memory(experiment.model, step), "estimated for half of free memory"
     size = largest_batch(fits, len(dataset))
     experiment.options = replace(options, run=replace(options.run, batch_size=size))
-    experiment.say(f"batch size {size}, the largest power of two that fits ({how})")
+    _LOG.info(f"batch size {size}, the largest power of two that fits ({how})")
 
 
 def _fit_options(experiment: Experiment) -> TrainOptions:
@@ -410,4 +408,4 @@ def _report(experiment: Experiment) -> None:
     if loaders:
         best = experiment.folder / "model_best.safetensors"
         scored = Scored(experiment.checkpoint, best, experiment.device, loaders)
-        write_scores(scored, experiment.say)
+        write_scores(scored)
