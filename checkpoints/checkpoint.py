@@ -27,6 +27,7 @@ from media.adaptation import Prior
 from media.clip import ENTRIES, LEGACY, ClipConfig
 from models import EmotionModel, build_model, find_block_encoder
 from models.late_fusion import EVIDENCE
+from system.errors import OptionError
 from system.files import replacing
 
 VERSION = 1
@@ -134,9 +135,10 @@ def load_checkpoint(path: Path, num_heads: int = 1) -> Checkpoint:
     if not path.is_file():
         raise ValueError(f"no checkpoint at {path}")
     if is_whisper(path):
-        raise ValueError(
+        raise OptionError(
             f"{path} holds Whisper's encoder, which knows no emotions: train whisper_speech from "
-            "it with --pretrain_path"
+            "it",
+            "pretrain_path",
         )
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     source = {"name": path.name, "sha256": digest}
@@ -209,10 +211,11 @@ def _load_strictly(model: nn.Module, weights: Mapping[str, Tensor], path: Path) 
         raise ValueError(f"{path} does not fit its architecture: {report}") from error
     broken = [n for n, value in model.named_parameters() if not torch.isfinite(value).all()]
     if broken:
-        raise ValueError(
+        raise OptionError(
             f"{path} holds weights that are not finite (NaN or infinite), in {len(broken)} tensors"
             f"{_some(broken)}: its training diverged; take an earlier checkpoint, or train with a "
-            "lower --learning_rate"
+            "lower learning rate",
+            "learning_rate",
         )
 
 
@@ -317,14 +320,17 @@ def _start_whisper(model: nn.Module, whisper: WhisperWeights, path: Path) -> Key
     """The encoder of Whisper in a model; layers that it leaves out are not used."""
     part = find_block_encoder(model)
     if part is None:
-        raise ValueError(
+        raise OptionError(
             f"{path} holds Whisper's weights, and {type(model).__name__} has no encoder of "
-            "Whisper: give --model whisper_speech, or --speech_model whisper_speech"
+            "Whisper: train whisper_speech, by itself or as the speech branch of multimodalcnn",
+            "model",
+            "speech_model",
         )
     if part.size != whisper.size:
-        raise ValueError(
+        raise OptionError(
             f"{path} holds Whisper {describe_size(whisper.size)}, and the model's encoder is "
-            f"{describe_size(part.size)}: give another file or --whisper_size"
+            f"{describe_size(part.size)}: give another file or whisper_size",
+            "model_arg",
         )
     prefix = next(n for n, module in model.named_modules() if module is part.encoder) + "."
     report = compare_keys(model, whisper.tensors, prefix)

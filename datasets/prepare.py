@@ -110,7 +110,7 @@ def _landmarker(points: str, mesh: bool, filled: bool) -> Landmarker | MeshReadi
     from media.landmarker import build_landmarker
     from media.mesh import build_mesh_reading
 
-    dlib = build_landmarker("--landmarks dlib") if points == DLIB else None
+    dlib = build_landmarker("reading landmarks with dlib") if points == DLIB else None
     return build_mesh_reading(filled, dlib) if mesh or points == MESH else dlib
 
 

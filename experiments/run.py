@@ -38,6 +38,7 @@ from models.encoded_blocks import KeptBlocks
 from optim.losses import Criterion, balanced_weights, build_criterion, class_log_prior
 from reports.plots import plot_learning_curves, write_figure
 from system.device import pick_device
+from system.errors import OptionError
 from system.files import write_json
 from system.memory import fits_in_memory, keep_freed_memory, largest_batch, runs_on_device
 from training import Fit, build_fit, fit, load_state, train_on_batch, update_weights
@@ -171,7 +172,9 @@ def _run_folder(options: ExperimentOptions) -> Path:
         return run_folder_of(train.resume_path)
     folder = new_run_folder(options)
     if (folder / "opts.json").exists():
-        raise ValueError(f"{folder} holds a run: give --resume_path {folder} or another --run_name")
+        raise OptionError(
+            f"{folder} holds a run: resume it, or give another name", "resume_path", "run_name"
+        )
     return folder
 
 
@@ -209,8 +212,9 @@ def _find_priors(
     inputs = checkpoint.model.inputs
     adapted = [name for name in REFERRED if name in inputs]
     if not adapted:
-        raise ValueError(
-            f"--adapt recording: {checkpoint.model.name} takes neither landmarks nor blendshapes"
+        raise OptionError(
+            f"nothing to adapt: {checkpoint.model.name} takes neither landmarks nor blendshapes",
+            "adapt",
         )
     used = [record for record in records if record.subset == "training"]
     wanted = [name for name in adapted if name not in checkpoint.priors]
@@ -263,9 +267,10 @@ def _tell_gaps(experiment: Experiment) -> list[str]:
     names = checkpoint.class_names if checkpoint.task == "classification" else ()
     gaps = find_gaps(experiment.records, names, scored)
     if train.early_stopping and not experiment.has("validation"):
-        raise ValueError(
-            "--early_stopping has no effect: no record is for validation; give some that subset, "
-            "or leave it out"
+        raise OptionError(
+            "early stopping has no effect: no record is for validation; give some that subset, "
+            "or leave it out",
+            "early_stopping",
         )
     for gap in gaps:
         _LOG.info(f"note: {gap}")
@@ -295,9 +300,7 @@ def _check_model(experiment: Experiment, criterion: Criterion, dataset: ClipData
     recomputes = recomputes_blocks(model, run)
     criterion.check(output)
     if experiment.options.train.gradient_checkpointing and not recomputes:
-        raise ValueError(
-            f"--gradient_checkpointing has no effect: {model.name} has no block to compute twice"
-        )
+        raise OptionError(f"{model.name} has no block to compute twice", "gradient_checkpointing")
 
 
 def _settle_batch_size(experiment: Experiment, criterion: Criterion, dataset: ClipDataset) -> None:

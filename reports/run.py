@@ -38,6 +38,7 @@ from reports.embeddings import FEWEST_POINTS, plot_embeddings
 from reports.gallery import MOST_MISTAKES, Mistake, plot_mistakes
 from reports.plots import plot_confusion, plot_learning_curves, write_figure
 from system.command_line import OneLineParser, exit_status
+from system.errors import OptionError
 from system.files import write_json
 
 _LOG = logging.getLogger(__name__)
@@ -115,9 +116,10 @@ def read_run(folder: Path) -> dict[str, SubsetTables]:
             without={table.stem.rpartition("_without_")[2]: read(table) for table in masked},
         )
     if not subsets:
-        raise ValueError(
-            f"{folder} holds no predictions_<subset>.csv: score the run first with "
-            f"python main.py --no_train --resume_path {folder} --annotation_path FILE"
+        raise OptionError(
+            f"{folder} holds no predictions_<subset>.csv: score the run first, without training",
+            "no_train",
+            "resume_path",
         )
     return subsets
 

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from experiments.options import AUTO_BATCH
 from models import accepted_arguments, list_models, model_inputs
 from models.multimodalcnn import SEEN
+from models.options import ModelOptions
 from models.registry import find_model
 from opts import LIST, RECIPES, parse_options
-from system.flags import AUTO_BATCH, ModelOptions
 
 DATA = ["--annotation_path", "a.csv"]
 # Set by the data: classes, the store's face size, and the parts that are combined.
