@@ -71,7 +71,7 @@ def test_leaving_one_speaker_out_needs_speakers(tmp_path: Path) -> None:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows({**row, "speaker": ""} for row in rows)
-    with pytest.raises(ValueError, match="needs a speaker in every record"):
+    with pytest.raises(ValueError, match="every record needs a speaker"):
         run_folds(_options(manifest, tmp_path, "--leave_one_speaker_out"))
 
 
