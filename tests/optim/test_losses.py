@@ -65,7 +65,7 @@ def test_class_weights_multiply_the_terms_of_their_class() -> None:
 def test_focal_loss_counts_what_is_known_already_less() -> None:
     target = torch.stack([FIRST, FIRST])
     expected = -((1 - HIGH[0]) ** 2 * math.log(HIGH[0]) + (1 - LOW[1]) ** 2 * math.log(LOW[1])) / 2
-    focal = {"name": "focal", "focal_gamma": 2.0}
+    focal = {"loss": "focal", "focal_gamma": 2.0}
     assert _loss("classification", LOGITS, target, **focal) == pytest.approx(expected)
     weights = torch.tensor([2.0, 1.0, 1.0])
     weighted = _loss("classification", LOGITS, target, **focal, weights=weights)
