@@ -37,8 +37,17 @@ from models.options import OLD_OPTIONS, ModelOptions
 from optim.options import LOSSES, LoopOptions, LossOptions, OptimizerOptions, ScheduleOptions
 from recognition.options import InferenceOptions
 from system.command_line import OneLineParser
-from system.flags import COMBINE, EVALUATE, FIT, INFER, add_flags, as_arguments, option
-from system.help_text import format_sections
+from system.flags import (
+    COMBINE,
+    EVALUATE,
+    FIT,
+    INFER,
+    add_flags,
+    as_arguments,
+    option,
+    spellings_of,
+)
+from system.help_text import HelpAction, format_sections
 from system.recipes import read_recipe
 
 __all__ = ["EVALUATE", "INFER", "LIST", "TRAIN", "Options", "format_help", "parse_options"]
@@ -53,13 +62,10 @@ class CommandOptions:
     """What the command line alone knows."""
 
     only_inference: bool = option(
-        False, "refuse to train, even without --media_path", stage=(INFER,), in_recipes=False
+        False, "refuse to train, even without --media_path", stage=(INFER,)
     )
     list_models: bool = option(
-        False,
-        "print a table of all architectures, and do nothing else",
-        stage=(LIST,),
-        in_recipes=False,
+        False, "print a table of all architectures, and do nothing else", stage=(LIST,)
     )
 
 
@@ -74,8 +80,8 @@ _GROUPS: dict[str, type] = {
 _FIELDS = {entry.name: entry for cls in _GROUPS.values() for entry in fields(cls)}
 _HINTS = {k: hint for cls in _GROUPS.values() for k, hint in typing.get_type_hints(cls).items()}
 _IN_RECIPES = {
-    name
-    for name, entry in _FIELDS.items()
+    entry.name
+    for entry in _FIELDS.values()
     if entry.metadata["in_recipes"] and {FIT, EVALUATE} & set(entry.metadata["stage"])
 }
 _SECTIONS: dict[str, tuple[type | str, ...]] = {
@@ -191,26 +197,12 @@ def _build_parser(exit_on_error: bool = True) -> argparse.ArgumentParser:
         exit_on_error=exit_on_error,
         add_help=False,
     )
-    parser.add_argument("-h", "--help", nargs="?", choices=tuple(_TASKS), action=_Help)
+    parser.add_argument("-h", "--help", action=HelpAction, choices=_TASKS, show=format_help)
     add_flags(parser, _GROUPS.values())
     for name in OLD_OPTIONS:
-        spellings = dict.fromkeys((f"--{name}", f"--{name.replace('_', '-')}"))
         action = argparse.BooleanOptionalAction if name == "bidirectional" else "store"
-        parser.add_argument(*spellings, action=action)
+        parser.add_argument(*spellings_of(name), action=action)
     return parser
-
-
-class _Help(argparse.Action):
-    """Prints the flags of all tasks, or of the one that is named."""
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: Any,
-        option_string: str | None = None,
-    ) -> None:
-        parser.exit(0, format_help(values) + "\n")
 
 
 def format_help(task: str | None = None) -> str:
@@ -226,18 +218,10 @@ def format_help(task: str | None = None) -> str:
 def _take_old_flags(given: dict[str, Any]) -> list[str]:
     """Make values of `model_arg` a table, and put those of old flags into it. Returns the old."""
     old = [name for name in OLD_OPTIONS if name in given]
-    table = dict(map(_read_argument, given.pop("model_arg", [])))
-    table |= {name: given.pop(name) for name in old}
-    if table:
+    table = dict(given.pop("model_arg", []))
+    if table := table | {name: given.pop(name) for name in old}:
         given["model_arg"] = table
     return old
-
-
-def _read_argument(text: str) -> tuple[str, str]:
-    name, sign, value = text.partition("=")
-    if not sign:
-        raise ValueError(f"--model_arg takes NAME=VALUE such as whisper_size=base, not {text!r}")
-    return name.strip().replace("-", "_"), value.strip()
 
 
 def _recipe_values(name: str) -> tuple[dict[str, Any], list[str]]:
@@ -310,6 +294,8 @@ def _check_effects(options: Options) -> None:
     for name in sorted(options.given):
         if mode not in _FIELDS[name].metadata["stage"]:
             raise ValueError(f"--{name} has no effect here ({_MODE_TEXT[mode]})")
+    if mode != TRAIN and options.run.batch_size == AUTO_BATCH:
+        raise ValueError("--batch_size auto is for training; give a number")
     for group in (options.run, options.data, options.model, options.train):
         for entry in fields(group):
             value, least = getattr(group, entry.name), entry.metadata["least"]
@@ -392,7 +378,6 @@ def _check_start(options: Options) -> None:
 def _check_evaluation(options: Options) -> None:
     if options.train.resume_path is None:
         raise ValueError("--no_train needs --resume_path: the run folder to score")
-    _check_batch(options)
 
 
 def _check_inference(options: Options) -> None:
@@ -410,12 +395,6 @@ def _check_inference(options: Options) -> None:
         raise ValueError(f"--{named} has no effect with --adapt none")
     if inference.resume and options.infer_extras.get("adapt") == "recording":
         raise ValueError("--resume does not go with --adapt: what earlier files taught is not kept")
-    _check_batch(options)
-
-
-def _check_batch(options: Options) -> None:
-    if options.run.batch_size == AUTO_BATCH:
-        raise ValueError("--batch_size auto is for training; give a number")
 
 
 _CHECKS = {TRAIN: _check_training, EVALUATE: _check_evaluation, INFER: _check_inference}

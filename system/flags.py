@@ -88,13 +88,24 @@ def add_flags(parser: argparse.ArgumentParser, classes: Iterable[type]) -> None:
             _add_flag(parser, entry, hints[entry.name])
 
 
+def spellings_of(name: str) -> list[str]:
+    """The flag in snake case and in kebab case."""
+    return list(dict.fromkeys((f"--{name}", f"--{name.replace('_', '-')}")))
+
+
+def _read_pair(text: str) -> tuple[str, str]:
+    """`encoder-layers=3` -> ("encoder_layers", "3")."""
+    name, sign, value = text.partition("=")
+    if not sign:
+        raise argparse.ArgumentTypeError(f"expected NAME=VALUE, not {text!r}")
+    return name.strip().replace("-", "_"), value.strip()
+
+
 def _add_flag(parser: argparse.ArgumentParser, entry: Field[Any], hint: Any) -> None:
-    names = [f"--{entry.name}"]
-    if "_" in entry.name:
-        names.append(f"--{entry.name.replace('_', '-')}")
+    names = spellings_of(entry.name)
     read = entry.metadata["read"]
     if typing.get_origin(hint) is dict:
-        parser.add_argument(*names, action="append")
+        parser.add_argument(*names, action="append", type=_read_pair)
     elif hint is bool and default_of(entry) is True:
         parser.add_argument(*names, action=argparse.BooleanOptionalAction)
     elif hint is bool:

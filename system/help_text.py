@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import shutil
 import textwrap
 import typing
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import Field
 from typing import Any
 
@@ -13,6 +14,34 @@ from system.flags import describe_flag, own_fields, show_flag
 
 _COLUMN = 30  # where descriptions begin
 _WIDEST = 100
+
+
+class HelpAction(argparse.Action):
+    """Prints the flags of all tasks, or of the one that is named, and ends the program.
+
+    Args:
+        show: name of a task, or None for all, to the text.
+    """
+
+    def __init__(
+        self,
+        option_strings: Sequence[str],
+        dest: str,
+        show: Callable[[str | None], str],
+        choices: Collection[str],
+        default: Any = argparse.SUPPRESS,
+    ) -> None:
+        super().__init__(option_strings, dest, nargs="?", choices=list(choices), default=default)
+        self._show = show
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        parser.exit(0, f"{self._show(values)}\n")
 
 
 def format_sections(sections: Mapping[str, Sequence[type | str]], stage: str | None = None) -> str:
