@@ -61,9 +61,7 @@ _LOG = logging.getLogger(__name__)
 class CommandOptions:
     """What the command line alone knows."""
 
-    only_inference: bool = option(
-        False, "refuse to train, even without --media_path", stage=(INFER,)
-    )
+    only_inference: bool = option(False, "never train; --media_path implies it", stage=(INFER,))
     list_models: bool = option(
         False, "print a table of all architectures, and do nothing else", stage=(LIST,)
     )

@@ -111,8 +111,8 @@ class RecordOptions:
     dataset: str | None = _scored(None, "take only the records of this corpus")
     task: str = _of_checkpoint(
         "classification",
-        "classification: one class each; multilabel: several labels each; regression: values (the "
-        "last two are read from columns target_<name>)",
+        "classification: one class each; multilabel: several labels each; regression: values. The "
+        "last two are read from columns target_<name>",
         choices=get_args(Task),
         metavar="TASK",
     )
@@ -144,7 +144,7 @@ class RecordOptions:
 class ClipOptions:
     """How clips are cut from recordings."""
 
-    window_seconds: float = option(1.0, "length of a window in seconds", stage=(FIT, INFER))
+    window_seconds: float = option(1.0, "length of a window", stage=(FIT, INFER), metavar="SECONDS")
     sample_duration: int | None = _of_clips(
         None, "face frames per window (default: the architecture's, mostly 15)", least=1
     )
@@ -170,12 +170,16 @@ class ClipOptions:
         least=0,
     )
     speech_context_seconds: float | None = _of_clips(
-        None, "whisper_speech: seconds of sound before and after each window (default: 0)", least=0
+        None,
+        "whisper_speech: sound before and after each window (default: 0)",
+        least=0,
+        metavar="SECONDS",
     )
     speech_block_seconds: float | None = _of_clips(
         None,
         "whisper_speech, with context: length of the blocks that are encoded one by one "
         "(default: 5)",
+        metavar="SECONDS",
     )
 
 
@@ -222,14 +226,14 @@ class BalanceOptions:
 
     balance: float = _of_training(
         0.0,
-        "draw rare classes more often: from 0 (as they are) to 1 (all equally often)",
+        "how much more often rare classes are drawn; 0: as they are; 1: all equally often",
         when=("task", ("classification",)),
         least=0,
     )
     balance_corpora: float = _of_training(
         0.0,
-        "draw small corpora more often: from 0 (as they are) to 1 (all equally often); --balance "
-        "then works within each corpus",
+        "how much more often small corpora are drawn; 0: as they are; 1: all equally often. "
+        "--balance then works within each corpus",
         least=0,
     )
 

@@ -23,7 +23,7 @@ class InferenceOptions:
         DEFAULT_OUTPUT, "folder for <name>.csv, <name>.json and <name>.png", metavar="FOLDER"
     )
     hop_seconds: float | None = _infer_option(
-        None, "seconds from one window to the next (default: the length of a window)"
+        None, "from one window to the next (default: the length of a window)", metavar="SECONDS"
     )
     no_plot: bool = _infer_option(False, "draw no figure")
     plot_style: TimelineStyle = _infer_option("stacked", "style of the figure")
@@ -47,6 +47,7 @@ class InferenceOptions:
         None,
         "mark windows that are uncertain: those whose set of possible classes at this coverage, "
         "such as 0.9, is not a single class",
+        metavar="COVERAGE",
     )
     contributions: bool = _infer_option(
         False,
