@@ -22,6 +22,7 @@ from torch import Tensor
 
 from checkpoints.checkpoint import Checkpoint, load_checkpoint
 from checkpoints.combine import combine_checkpoints, reorder_classes
+from checkpoints.shipped import DEFAULT_CHECKPOINT
 from evaluation.calibration import ConformalRule
 from explain.attribution import leave_one_out
 from media.adaptation import REFERRED, KnownFaces, relative_to
@@ -32,7 +33,6 @@ from media.mesh import MeshReading, build_mesh_reading
 from media.preprocess import preprocess
 from media.recording import stream_clips
 from models.encoded_blocks import EncodedBlocks
-from opts import DEFAULT_CHECKPOINT
 from system.device import pick_device
 from system.files import printable
 from timeline.row import Modalities, Task, TimelineRow

@@ -35,7 +35,7 @@ def _run(arguments: Sequence[str] | None) -> int:
 
         listed = list_recordings(options.inference, print)
         return exit_status(
-            lambda: infer_files(options, _build_engine(options), listed, print),
+            lambda: infer_files(options.inference, _build_engine(options), listed, print),
             "interrupted; recordings that were done are whole, and --resume leaves them out",
         )
     if options.data.is_cross_validation:
@@ -44,7 +44,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         from experiments.run import run_experiment as run
 
     def train() -> int:
-        print(f"run folder: {run(options, print)}")
+        print(f"run folder: {run(options)}")
         return 0
 
     return exit_status(train, "interrupted; training goes on with --resume_path RUN_FOLDER")
@@ -94,8 +94,8 @@ def _notes(engine: TrainingAlignedInference) -> list[str]:
 
 def _shipped(fusion: str) -> Path:
     """The shipped checkpoint of that fusion."""
-    from models.multimodalcnn import FUSIONS
-    from opts import SHIPPED
+    from checkpoints.shipped import SHIPPED
+    from models.names import FUSIONS
 
     path = SHIPPED / f"{fusion}.safetensors"
     if not path.exists():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import math
 from collections.abc import Callable, Sized
 from dataclasses import dataclass, field
@@ -24,12 +25,15 @@ from evaluation.metrics import confusion_matrix
 from models import EmotionModel
 from optim.losses import Criterion
 from optim.optimizers import build_optimizer
+from optim.options import FitOptions
 from optim.schedules import Schedule
 from reports.plots import confusion_epoch_path, plot_confusion_epoch, write_figure
+from system.errors import OptionError
 from system.files import replacing
-from system.flags import TrainOptions
 from system.memory import explain_out_of_memory
 from validation import evaluate, predict
+
+_LOG = logging.getLogger(__name__)
 
 # By which score of validation the best epoch is known, for each task.
 SELECTION = {"classification": "uar", "multilabel": "macro_f1", "regression": "ccc"}
@@ -53,7 +57,7 @@ class Fit:
 
     model: EmotionModel
     criterion: Criterion
-    options: TrainOptions
+    options: FitOptions
     device: torch.device
     optimizer: torch.optim.Optimizer
     schedule: Schedule
@@ -77,7 +81,7 @@ class Fit:
 def build_fit(
     model: EmotionModel,
     criterion: Criterion,
-    options: TrainOptions,
+    options: FitOptions,
     device: torch.device,
     batches: int,
 ) -> Fit:
@@ -132,7 +136,6 @@ def fit(
     val_loader: DataLoader[dict[str, Any]] | None,
     folder: Path,
     save_best: Callable[[Fit, dict[str, Any]], None],
-    say: Callable[[str], None],
 ) -> None:
     """Train until the last epoch, or until validation stops getting better.
 
@@ -141,7 +144,6 @@ def fit(
         val_loader: None to keep the last epoch's weights.
         folder: run folder; gets `log.jsonl`, `last.pt` and TensorBoard events after each epoch.
         save_best: called with the scores of each epoch that is the best so far.
-        say: takes one line an epoch.
     """
     options = state.options
     writer = SummaryWriter(str(folder), purge_step=state.epoch + 1)
@@ -157,7 +159,7 @@ def fit(
             _write_events(writer, line)
             save_state(state, folder)
             is_best = bool(scores) and state.stale_epochs == 0
-            say(_describe(line, options.n_epochs, is_best))
+            _LOG.info(_describe(line, options.n_epochs, is_best))
     finally:
         writer.close()
 
@@ -184,8 +186,11 @@ def train_one_epoch(state: Fit, loader: DataLoader[dict[str, Any]]) -> dict[str,
         joined, is_last = _joined_batches(number, loader, options.accumulate)
         loss, logits, target = train_on_batch(state, batch, joined)
         if not math.isfinite(loss):
-            raise ValueError(
-                f"the loss became {loss} in epoch {epoch}: lower --learning_rate or set --clip_grad"
+            raise OptionError(
+                f"the loss became {loss} in epoch {epoch}: lower the learning rate or limit the "
+                "gradient",
+                "learning_rate",
+                "clip_grad",
             )
         if is_last:
             update_weights(state)
@@ -256,9 +261,10 @@ def _validate(state: Fit, loader: DataLoader[dict[str, Any]], folder: Path) -> d
         write_figure(figure, confusion_epoch_path(folder, state.epoch + 1))
     name = SELECTION[state.criterion.task]
     if scores[name] is None:
-        raise ValueError(
+        raise OptionError(
             f"{name} of validation is undefined: its targets do not vary; give it other records, "
-            "or --no_val"
+            "or train without validation",
+            "no_val",
         )
     return scores
 
@@ -357,9 +363,11 @@ def load_state(state: Fit, folder: Path) -> None:
     values = _read_state(path, state.device)
     differences = compare_keys(state.model, values["model"])
     if differences.missing or differences.unexpected:
-        raise ValueError(
-            f"{path} is of another model: {differences}; give the run's own --model and its "
-            "options, or another --result_path"
+        raise OptionError(
+            f"{path} is of another model: {differences}; give the run's own model and its "
+            "options, or another folder",
+            "model",
+            "result_path",
         )
     try:
         state.model.load_state_dict(values["model"])

@@ -29,12 +29,12 @@ import torch
 
 import media.ahead
 from benchmarks.clips import loop_packets, make_clip
+from checkpoints.shipped import DEFAULT_CHECKPOINT
 from datasets.demo_clip import make_demo_clip
 from inference import TrainingAlignedInference
 from media.demux import Damage, choose_streams, decode_packet, open_media, read_packets
 from media.faces import MtcnnDetector
 from media.video import Picture
-from opts import DEFAULT_CHECKPOINT
 from system.command_line import OneLineParser
 from system.files import write_json
 from timeline.table import CLASS_PREFIX

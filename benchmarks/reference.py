@@ -25,11 +25,11 @@ from facenet_pytorch import MTCNN
 from torch import Tensor
 
 from checkpoints.checkpoint import Checkpoint, load_checkpoint
+from checkpoints.shipped import DEFAULT_CHECKPOINT
 from media.clip import TIME_TOLERANCE, ClipConfig, Window, tile_windows
 from media.faces import face_square
 from media.preprocess import LOG_MEL_RANGE, SPEECH_LEVEL_PERCENTILE
 from models import EmotionModel
-from opts import DEFAULT_CHECKPOINT
 from system.command_line import OneLineParser
 from system.device import pick_device
 from system.files import replacing

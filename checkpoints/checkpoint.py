@@ -35,6 +35,7 @@ from media.adaptation import Prior
 from media.clip import ClipConfig
 from models import EmotionModel, build_model
 from system.checkpoint_metadata import KEY, read_metadata
+from system.errors import OptionError
 from system.files import replacing
 
 VERSION = 1
@@ -124,9 +125,10 @@ def load_checkpoint(path: Path, num_heads: int = 1) -> Checkpoint:
     if not path.is_file():
         raise ValueError(f"no checkpoint at {path}")
     if is_whisper(path):
-        raise ValueError(
+        raise OptionError(
             f"{path} holds Whisper's encoder, which knows no emotions: train whisper_speech from "
-            "it with --pretrain_path"
+            "it",
+            "pretrain_path",
         )
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     source = {"name": path.name, "sha256": digest}

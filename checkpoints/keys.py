@@ -9,6 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from system.errors import OptionError
+
 
 @dataclass(frozen=True)
 class KeyReport:
@@ -56,10 +58,11 @@ def load_strictly(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -
         raise ValueError(f"{path} does not fit its architecture: {report}") from error
     broken = [n for n, value in model.named_parameters() if not torch.isfinite(value).all()]
     if broken:
-        raise ValueError(
+        raise OptionError(
             f"{path} holds weights that are not finite (NaN or infinite), in {len(broken)} tensors"
             f"{_some(broken)}: its training diverged; take an earlier checkpoint, or train with a "
-            "lower --learning_rate"
+            "lower learning rate",
+            "learning_rate",
         )
 
 

@@ -8,6 +8,7 @@ from checkpoints.checkpoint import load_checkpoint
 from checkpoints.keys import KeyReport, compare_keys
 from checkpoints.whisper_weights import WhisperWeights, describe_size, read_whisper
 from models import EmotionModel
+from system.errors import OptionError
 
 
 def load_pretrained(model: EmotionModel, path: Path) -> KeyReport:
@@ -39,14 +40,17 @@ def _start_whisper(model: EmotionModel, whisper: WhisperWeights, path: Path) -> 
     """The encoder of Whisper in a model; layers that it leaves out are not used."""
     part = model.block_encoder()
     if part is None:
-        raise ValueError(
+        raise OptionError(
             f"{path} holds Whisper's weights, and {type(model).__name__} has no encoder of "
-            "Whisper: give --model whisper_speech, or --speech_model whisper_speech"
+            "Whisper: train whisper_speech, by itself or as the speech branch of multimodalcnn",
+            "model",
+            "speech_model",
         )
     if part.size != whisper.size:
-        raise ValueError(
+        raise OptionError(
             f"{path} holds Whisper {describe_size(whisper.size)}, and the model's encoder is "
-            f"{describe_size(part.size)}: give another file or --whisper_size"
+            f"{describe_size(part.size)}: give another file or whisper_size",
+            "model_arg",
         )
     prefix = next(n for n, module in model.named_modules() if module is part.encoder) + "."
     report = compare_keys(model, whisper.tensors, prefix)

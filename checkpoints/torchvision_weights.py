@@ -15,6 +15,7 @@ from torch import Tensor
 from checkpoints.keys import KeyReport, compare_keys
 from checkpoints.torch_files import read_foreign_weights
 from models import EmotionModel
+from system.errors import OptionError
 
 if TYPE_CHECKING:
     from torchvision.models import WeightsEnum
@@ -41,15 +42,16 @@ def load_torchvision(model: EmotionModel, which: str | Path = DEFAULT) -> list[K
     """
     wanted = model.torchvision_weights
     if not wanted:
-        raise ValueError(
-            f"torchvision has no weights for {model.name}; give --pretrained none to train it "
-            "from scratch"
+        raise OptionError(
+            f"torchvision has no weights for {model.name}; train it from random weights",
+            "pretrained",
         )
     if which != DEFAULT and len(wanted) > 1:
-        raise ValueError(
+        raise OptionError(
             f"{model.name} has {len(wanted)} pretrained parts ({', '.join(wanted)}), and a "
             "single file cannot hold them; put torchvision's files into "
-            f"{hub_folder()} and leave --pretrain_path out"
+            f"{hub_folder()} and name none of them",
+            "pretrain_path",
         )
     return [_load_part(model, part, name, which) for part, name in wanted.items()]
 
@@ -94,10 +96,11 @@ def _fetch(weights: WeightsEnum) -> dict[str, Tensor]:
         return dict(weights.get_state_dict(progress=True, check_hash=True))
     except (OSError, RuntimeError) as error:
         file = Path(weights.url).name
-        raise ValueError(
+        raise OptionError(
             f"cannot get {weights} ({_first_line(error)}): fetch {weights.url} elsewhere and put "
-            f"it at {hub_folder() / file}, or give --pretrain_path FILE; --pretrained none trains "
-            "from scratch"
+            f"it at {hub_folder() / file}, name its file, or train from random weights",
+            "pretrain_path",
+            "pretrained",
         ) from error
 
 

@@ -5,85 +5,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 
 import cv2
 import numpy as np
 import torch
 
+from datasets.options import AugmentOptions
 from media import blendshapes
 from media.clip import MODALITIES, Clip
 from media.landmarks import MIRRORED, POINTS
-
-
-@dataclass(frozen=True)
-class AugmentOptions:
-    """Strengths; 0 switches a change off.
-
-    A shift in time is not among them: training windows lie anywhere in a record. Neither is gain:
-    `log_mel` features do not depend on it.
-
-    Args:
-        flip: probability of mirroring the pictures, and apart from them landmarks and blendshapes.
-        rotate: largest rotation, degrees.
-        scale: largest change of size, as a natural logarithm.
-        shift: largest shift, as a share of the side.
-        light: largest relative change of brightness and of contrast.
-        erase: probability that a rectangle is blanked.
-        soften: probability that pictures are shrunk and enlarged again, as in small faces.
-        compress: probability that pictures are stored as poor JPEG, as in much video.
-        swap: probability that the landmarks' own mean face becomes another speaker's.
-        speed: largest relative change of speed (and so pitch) of the sound.
-        noise: probability of tilted noise at 5 to 30 dB below the sound.
-        tilt: largest spectral tilt (coefficient of a first-order filter).
-        talk: probability that blendshapes are moved as by speech.
-        mask_mels, mask_frames: widest of two bands and two stretches that are blanked (SpecAugment,
-            Park et al., Interspeech 2019).
-    """
-
-    flip: float = 0.5
-    rotate: float = 15.0
-    scale: float = 0.15
-    shift: float = 0.06
-    light: float = 0.3
-    erase: float = 0.25
-    soften: float = 0.2
-    compress: float = 0.2
-    swap: float = 0.7
-    speed: float = 0.1
-    noise: float = 0.5
-    tilt: float = 0.5
-    talk: float = 0.6
-    mask_mels: int = 10
-    mask_frames: int = 15
-
-    @property
-    def changes_sound(self) -> bool:
-        names = ("speed", "noise", "tilt", "mask_mels", "mask_frames")
-        return any(getattr(self, name) for name in names)
-
-    def only(self, names: Collection[str]) -> AugmentOptions:
-        """These changes and no others."""
-        off = {entry.name: 0 for entry in fields(self) if entry.name not in names}
-        return replace(self, **off)
-
-    def scaled(self, strength: float) -> AugmentOptions:
-        """Every change `strength` times as strong or as frequent; a probability at most 1.
-
-        Raises:
-            ValueError: below 0 or above 3, where brightness would be inverted.
-        """
-        if not 0 <= strength <= 3:
-            raise ValueError(f"augment_strength must lie in 0 to 3, not {strength:g}")
-        scaled: dict[str, float] = {}
-        for entry in fields(self):
-            value = getattr(self, entry.name) * strength
-            scaled[entry.name] = min(1.0, value) if entry.name in _PROBABILITIES else value
-        masks = {name: round(scaled[name]) for name in ("mask_mels", "mask_frames")}
-        return replace(self, **{**scaled, **masks})  # type: ignore[arg-type]
-
-
-_PROBABILITIES = {"flip", "erase", "soften", "compress", "swap", "noise", "talk"}
 
 
 def augment_clip(
@@ -283,7 +214,6 @@ def swap_identity(
 
 
 Batch = dict[str, torch.Tensor]
-MODALITY_DROPOUTS = ("nodropout", "softhard", "noise")
 
 
 def drop_modalities(inputs: Batch, target: torch.Tensor, how: str) -> tuple[Batch, torch.Tensor]:

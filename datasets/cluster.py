@@ -20,6 +20,8 @@ from typing import Any, TypeVar
 
 import cv2
 
+from system.errors import OptionError
+
 LOCAL = "local"  # the address that starts a Ray of two workers on this machine
 _LOCAL_WORKERS = 2
 _PENDING_PER_WORKER = 4
@@ -57,9 +59,10 @@ def spread_work(
             try:
                 yield from (future.result() for future in futures)
             except BrokenProcessPool as error:
-                raise ValueError(
-                    "a process that decodes died, from a damaged file or for want of memory: give "
-                    "--workers 1 to see at which file; what was done is kept"
+                raise OptionError(
+                    "a process that decodes died, from a damaged file or for want of memory: use "
+                    "a single one to see at which file; what was done is kept",
+                    "workers",
                 ) from error
 
 
@@ -106,7 +109,7 @@ def _start_ray(address: str) -> Any:
     try:
         ray = import_module("ray")
     except ImportError as error:
-        raise ValueError("--ray needs Ray: pip install 'emofuse[ray]'") from error
+        raise OptionError("Ray is not installed: pip install 'emofuse[ray]'", "ray") from error
     paths = [str(_PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {"env_vars": {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}}
     own = {"num_cpus": _LOCAL_WORKERS} if address == LOCAL else {}
@@ -119,5 +122,5 @@ def _start_ray(address: str) -> Any:
             **own,
         )
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise ValueError(f"--ray {address}: no Ray cluster can be reached: {error}") from error
+        raise OptionError(f"no Ray cluster can be reached at {address}: {error}", "ray") from error
     return ray

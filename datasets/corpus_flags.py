@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+import logging
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,8 @@ from datasets.affdex import TASKS, AffdexOptions
 from datasets.fer2013 import Duplicates, format_duplicates
 from datasets.speech_corpora import LICENCES
 from system.files import printable
+
+_LOG = logging.getLogger(__name__)
 
 _AFFDEX = "affdex_"  # then the name of an `AffdexOptions` entry
 _WITH_COPIES = ("ased", "speech_corpora")
@@ -70,12 +72,11 @@ def corpus_identity(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def read_corpus_flags(options: argparse.Namespace, say: Callable[[str], None]) -> dict[str, Any]:
+def read_corpus_flags(options: argparse.Namespace) -> dict[str, Any]:
     """Options for the reader of the corpus that the command line names.
 
     Args:
         options: of the command line.
-        say: is told, in a few lines, what the reader finds worth knowing.
 
     Raises:
         ValueError: a flag is of another corpus, or its value cannot be.
@@ -91,12 +92,10 @@ def read_corpus_flags(options: argparse.Namespace, say: Callable[[str], None]) -
         return {"song": options.song}
     if options.corpus in _WITH_COPIES:
         chosen = {"corpora": options.corpora} if options.corpora else {}
-        return {"keep_duplicates": options.keep_duplicates, "report": say, **chosen}
-    if options.corpus == "own_folder":
-        return {"say": say}
+        return {"keep_duplicates": options.keep_duplicates, "report": _LOG.info, **chosen}
     if options.corpus == "fer2013":
         keep = options.keep_duplicates
-        report = partial(_tell_duplicates, say, keep)
+        report = partial(_tell_duplicates, keep)
         known = Path(options.out) / "copies.json"
         return {
             "keep_duplicates": keep,
@@ -108,8 +107,8 @@ def read_corpus_flags(options: argparse.Namespace, say: Callable[[str], None]) -
     return {"options": _affdex_options(given)} if options.corpus == "affdex" else {}
 
 
-def _tell_duplicates(say: Callable[[str], None], keep: bool, found: Duplicates) -> None:
-    say(format_duplicates(found, keep))
+def _tell_duplicates(keep: bool, found: Duplicates) -> None:
+    _LOG.info(format_duplicates(found, keep))
 
 
 def _affdex_options(given: dict[str, Any]) -> AffdexOptions:

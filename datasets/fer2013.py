@@ -148,7 +148,7 @@ def format_duplicates(found: Duplicates, keep: bool) -> str:
         pair = _subset_pair(one, other)
         same, near = found.across.get(pair, 0), found.near.get(pair, 0)
         lines.append(f"{one} and {other}: {same} the same, {near} pairs nearly the same")
-    lines.append("kept: all (--keep_duplicates)" if keep else f"left out: {counts}")
+    lines.append("kept: all" if keep else f"left out: {counts}")
     return "\n".join(lines)
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 
 from datasets.annotations import Record
 from media.landmarks import POINTS, LandmarkTrack, build_track
+from system.errors import OptionError
 
 RAVDESS_FPS = 30000 / 1001
 
@@ -86,9 +87,10 @@ def find_tracks(source: Path, records: Iterable[Record]) -> dict[str, LandmarkTr
             if path.exists():
                 tracks[record.key] = read_openface(path)
     else:
-        raise ValueError(
-            f"--landmarks {source}: give mesh, dlib, an .npz archive, or a folder of CSVs"
+        raise OptionError(
+            f"{source} holds no landmarks: give mesh, dlib, an .npz archive, or a folder of CSVs",
+            "landmarks",
         )
     if not tracks:
-        raise ValueError(f"--landmarks {source} holds no track of any of the records")
+        raise OptionError(f"{source} holds no track of any of the records", "landmarks")
     return tracks

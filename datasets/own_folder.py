@@ -10,9 +10,10 @@ an emotion, the outermost is the class. A folder `train`, `val` or `test` above 
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,17 +21,18 @@ from datasets.annotations import Record, read_annotations, read_subset
 from datasets.labels import EMOTIONS, canonical
 from media.suffixes import SOUND, find_media
 
+_LOG = logging.getLogger(__name__)
+
 LICENCE = "your own"
 
 
-def read_records(root: Path, say: Callable[[str], None] | None = None) -> list[Record]:
+def read_records(root: Path) -> list[Record]:
     """Records of a CSV (`root`, or the only one in it), or of the files under folders of classes.
 
     A video and a sound file of one name in one folder are one record. A warning says so where a
     record has no speaker.
 
-    Args:
-        say: is told what was taken and what was left, with counts.
+    What was taken and what was left is logged, with counts.
 
     Raises:
         ValueError: neither a table nor files in folders of classes, several tables, or a table
@@ -40,7 +42,7 @@ def read_records(root: Path, say: Callable[[str], None] | None = None) -> list[R
     if len(tables) > 1:
         names = ", ".join(path.name for path in tables)
         raise ValueError(f"{root} holds several tables ({names}); give the one that is meant")
-    records = read_annotations(tables[0]) if tables else _read_folders(root, say or _say_nothing)
+    records = read_annotations(tables[0]) if tables else _read_folders(root)
     unknown = sum(not record.speaker for record in records)
     if unknown:
         warnings.warn(
@@ -52,10 +54,7 @@ def read_records(root: Path, say: Callable[[str], None] | None = None) -> list[R
     return [replace(record, dataset=record.dataset or "own") for record in records]
 
 
-def _say_nothing(_: str) -> None: ...
-
-
-def _read_folders(root: Path, say: Callable[[str], None]) -> list[Record]:
+def _read_folders(root: Path) -> list[Record]:
     found = find_media(root)
     folders = {path: path.relative_to(root).parts[:-1] for path in found.files}
     depth = _class_depth(root, list(folders.values()))
@@ -76,11 +75,11 @@ def _read_folders(root: Path, say: Callable[[str], None]) -> list[Record]:
     ]
     counts = Counter(record.label for record in records)
     classes = ", ".join(f"{count} {label}" for label, count in sorted(counts.items()))
-    say(f"{len(taken)} files taken as {len(records)} records: {classes}")
+    _LOG.info(f"{len(taken)} files taken as {len(records)} records: {classes}")
     if found.left:
-        say(f"left: {found.tell_left()}")
+        _LOG.info(f"left: {found.tell_left()}")
     for line in _tell_spellings(folders, taken, depth):
-        say(line)
+        _LOG.info(line)
     return records
 
 

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from datasets.annotations import Record, read_annotations
+from system.errors import OptionError
 from system.files import write_json
 
 _NAME = "corpus.json"
-_REMEDY = "prepare into another --out, or give --replace to put this corpus in its place"
+_REMEDY = "prepare into another folder, or let this corpus take its place"
 
 
 def claim_folder(
@@ -33,9 +34,11 @@ def claim_folder(
     if known is not None and not replace:
         for name, value in identity.items():
             if known.get(name) != value:
-                raise ValueError(
+                raise OptionError(
                     f"{out} was prepared with {name} {_shown(known.get(name))}, not "
-                    f"{_shown(value)}: {_REMEDY}"
+                    f"{_shown(value)}: {_REMEDY}",
+                    "out",
+                    "replace",
                 )
     if known is None and not replace:
         _check_manifest(out / "manifest.csv", records)
@@ -48,7 +51,9 @@ def _check_manifest(path: Path, records: Sequence[Record]) -> None:
         return
     before = {record.key for record in read_annotations(path)}
     if not before & {record.key for record in records}:
-        raise ValueError(f"{path} holds {len(before)} other recordings: {_REMEDY}")
+        raise OptionError(
+            f"{path} holds {len(before)} other recordings: {_REMEDY}", "out", "replace"
+        )
 
 
 def _read_known(path: Path) -> dict[str, Any] | None:
@@ -57,7 +62,9 @@ def _read_known(path: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path} cannot be read ({error}): {_REMEDY}") from error
+        raise OptionError(
+            f"{path} cannot be read ({error}): {_REMEDY}", "out", "replace"
+        ) from error
     return content if isinstance(content, dict) else {}
 
 

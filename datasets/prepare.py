@@ -38,6 +38,7 @@ from media.errors import MediaError
 from media.landmarks import LandmarkTrack
 from media.sound import is_audible
 from system.command_line import OneLineParser, describe_unexpected, exit_status, print_error
+from system.errors import OptionError
 from system.files import printable
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def _landmarker(points: str, mesh: bool, filled: bool) -> Landmarker | MeshReadi
     from media.landmarker import build_landmarker
     from media.mesh import build_mesh_reading
 
-    dlib = build_landmarker("--landmarks dlib") if points == DLIB else None
+    dlib = build_landmarker("reading landmarks with dlib") if points == DLIB else None
     return build_mesh_reading(filled, dlib) if mesh or points == MESH else dlib
 
 
@@ -294,7 +295,9 @@ def prepare(options: argparse.Namespace) -> int:
     finding = Finding(detector, points, options.mesh, _known_tracks(options, records))
     for name, wanted in (("landmarks", options.landmarks), ("blendshapes", options.mesh)):
         if wanted and lacks(folder, name):
-            raise ValueError(f"{folder} was prepared without {name}: prepare into another --out")
+            raise OptionError(
+                f"{folder} was prepared without {name}: prepare into another folder", "out"
+            )
     prepare_all = partial(
         prepare_records,
         folder=folder,
@@ -344,10 +347,10 @@ def _first(failures: dict[str, str]) -> str:
 
 def _read_records(options: argparse.Namespace, out: Path) -> list[Record]:
     """Records of the corpus, with their subsets."""
-    flags = read_corpus_flags(options, say=print)
+    flags = read_corpus_flags(options)
     root = Path(options.root).resolve()
     if not root.exists():
-        raise ValueError(f"--root {root} does not exist")
+        raise OptionError(f"{root} does not exist", "root")
     records = read_corpus(options.corpus, _unpacked(root, out), **flags)
     if options.exclude_speakers:
         records = without_speakers(records, options.exclude_speakers)

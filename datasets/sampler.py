@@ -8,6 +8,7 @@ import torch
 from torch.utils.data import Sampler
 
 from datasets.samples import ClipDataset
+from system.errors import OptionError
 
 
 class EpochSampler(Sampler[int]):
@@ -65,8 +66,9 @@ def draw_weights(
         return _class_weights(classes, balance)
     names = sorted(set(corpora))
     if len(names) < 2:
-        raise ValueError(
-            f"--balance_corpora has no effect: all training records are of corpus {names[0]!r}"
+        raise OptionError(
+            f"balancing corpora has no effect: all training records are of corpus {names[0]!r}",
+            "balance_corpora",
         )
     weights = torch.zeros(len(classes), dtype=torch.float64)
     for name in names:

@@ -28,6 +28,7 @@ from datasets.targets import target_of
 from media.adaptation import REFERRED, Prior, relative_to
 from media.clip import SOUND_FIELDS, STORED, Clip, ClipConfig, Window, tile_windows
 from media.preprocess import preprocess
+from system.errors import OptionError
 
 MODALITY_ARRAYS = {"face": "faces", "landmarks": "landmarks", "speech": "waveform"}
 MODALITY_ARRAYS |= {"blendshapes": "blendshapes"}
@@ -63,9 +64,10 @@ class StoreSet:
         """Raise ValueError, naming the store, where it is not known what sound holds speech."""
         for store in self._stores:
             if lacks_voice(store.folder):
-                raise ValueError(
-                    f"store {store.folder} was prepared without voice detection, which "
-                    "--voice_activity needs: prepare into another folder, or leave it out"
+                raise OptionError(
+                    f"store {store.folder} was prepared without voice detection: prepare into "
+                    "another folder, or let all sound count",
+                    "voice_activity",
                 )
 
     def of(self, key: str) -> ClipStore:

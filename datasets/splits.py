@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from datasets.annotations import SUBSETS, Record
+from system.errors import OptionError
 
 LEAVE_ONE_CORPUS_OUT = "leave_one_corpus_out"  # as a protocol of cross-validation
 
@@ -103,9 +104,10 @@ def corpora_of(records: Sequence[Record]) -> list[str]:
     if "" in corpora:
         raise ValueError(f"{LEAVE_ONE_CORPUS_OUT} needs a corpus in every record")
     if len(corpora) < 2:
-        raise ValueError(
+        raise OptionError(
             f"{LEAVE_ONE_CORPUS_OUT} needs records of two corpora or more; all are of "
-            f"{', '.join(corpora)}: give further --annotation_path"
+            f"{', '.join(corpora)}: give further annotation files",
+            "annotation_path",
         )
     return sorted(corpora)
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from datasets.annotations import SUBSETS, Record
 from datasets.labels import place
+from system.errors import OptionError
 
 
 def check_training_rows(records: Sequence[Record]) -> None:
@@ -15,15 +16,16 @@ def check_training_rows(records: Sequence[Record]) -> None:
     if counts["training"]:
         return
     if set(counts) <= {""}:
-        raise ValueError(
+        raise OptionError(
             f"none of {len(records)} records has a subset: add a column `subset` (training, "
-            "validation, testing), split the corpus with `python -m datasets.prepare … --split "
-            "ratio`, or cross-validate with --n_folds"
+            "validation, testing), split the corpus by ratio when it is prepared, or "
+            "cross-validate",
+            "n_folds",
         )
     there = ", ".join(f"{counts[name]} for {name}" for name in SUBSETS if counts[name])
     raise ValueError(
         f"none of {len(records)} records is for training ({there}): correct the column `subset`, "
-        "or split with `python -m datasets.prepare … --split ratio`"
+        "or split the corpus by ratio when it is prepared"
     )
 
 

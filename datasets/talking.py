@@ -146,7 +146,7 @@ def load_landmarker() -> Landmarker:
     Raises:
         ValueError: the extra `landmarks` is not installed.
     """
-    return build_landmarker("--talking")
+    return build_landmarker("opening mouths")
 
 
 @lru_cache(maxsize=1)

@@ -20,6 +20,7 @@ from evaluation.decisions import Decisions, compare_pair, summarise
 from evaluation.human_ceilings import score_crema_d
 from evaluation.predictions import PredictionTable, read_json, read_predictions
 from evaluation.statistics import Ranking, holm, rank_systems
+from system.errors import OptionError
 
 # What a cheaper model has less of, the first that is known of all models being compared by.
 COSTS = {
@@ -193,8 +194,8 @@ def _read_run(folder: Path, name: str, subset: str) -> Run:
             p.stem.removeprefix("predictions_") for p in folder.glob("predictions_*.csv")
         )
         there = [known for known in there if "_without_" not in known]
-        remedy = f"choose --subset {' or '.join(there)}" if there else "validate that run first"
-        raise ValueError(f"{folder} has no {path.name}; {remedy}")
+        remedy = f"choose {' or '.join(there)}" if there else "validate that run first"
+        raise OptionError(f"{folder} has no {path.name}; {remedy}", *(["subset"] if there else []))
     info = read_json(folder / "run.json")
     table = read_predictions(path, info.get("class_names"), info.get("task"))
     if table.task != "classification":

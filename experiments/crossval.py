@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
 import multiprocessing
-from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -28,10 +28,14 @@ from datasets.splits import (
 from evaluation.pooling import pool_predictions
 from evaluation.registry import TASKS, metrics_of
 from experiments.experiment import new_run_folder
+from experiments.options import ExperimentOptions, run_folder_of
 from experiments.run import run_experiment
-from opts import Options, run_folder_of
 from reports.run import write_run_report
+from system.command_line import show_notes
+from system.errors import OptionError
 from system.files import replacing, write_json
+
+_LOG = logging.getLogger(__name__)
 
 _POOLED = "testing"
 _SCORES = ("clips", "accuracy", "uar", "macro_f1", "average_precision", "ccc", "mae")
@@ -51,7 +55,7 @@ class _Fold:
         return (self.folder / "metrics.json").exists()
 
 
-def run_folds(options: Options, say: Callable[[str], None]) -> Path:
+def run_folds(options: ExperimentOptions) -> Path:
     """Run every fold that has not been run, and pool their test predictions. Returns the folder.
 
     Each fold is a run folder `fold_<name>` of its own. A fold that was interrupted goes on where it
@@ -64,7 +68,9 @@ def run_folds(options: Options, say: Callable[[str], None]) -> Path:
     resumed = options.train.resume_path
     folder = run_folder_of(resumed) if resumed else new_run_folder(options)
     if not resumed and (folder / "opts.json").exists():
-        raise ValueError(f"{folder} holds a run: give --resume_path {folder} or another --run_name")
+        raise OptionError(
+            f"{folder} holds a run: resume it, or give another name", "resume_path", "run_name"
+        )
     names = _fold_names(options)
     devices = _devices(options.run.device)
     folds = [
@@ -74,14 +80,14 @@ def run_folds(options: Options, say: Callable[[str], None]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     write_json(options.to_dict(), folder / "opts.json")
     waiting = [fold for fold in folds if not fold.is_done]
-    say(f"{len(folds)} folds, {len(waiting)} of them to run")
+    _LOG.info(f"{len(folds)} folds, {len(waiting)} of them to run")
     if len(devices) > 1 and len(waiting) > 1:
         _run_side_by_side(waiting, options, len(devices))
     else:
         for fold in waiting:
-            say(f"fold {fold.number + 1} of {len(folds)}: {fold.folder}")
-            _run_fold(fold, options, say)
-    _pool(folder, folds, say)
+            _LOG.info(f"fold {fold.number + 1} of {len(folds)}: {fold.folder}")
+            _run_fold(fold, options)
+    _pool(folder, folds)
     return folder
 
 
@@ -93,14 +99,14 @@ def _devices(wanted: str) -> list[str]:
     return [wanted]
 
 
-def _run_side_by_side(folds: list[_Fold], options: Options, workers: int) -> None:
+def _run_side_by_side(folds: list[_Fold], options: ExperimentOptions, workers: int) -> None:
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        for _ in pool.map(partial(_run_fold, options=options, say=print), folds):
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=show_notes) as pool:
+        for _ in pool.map(partial(_run_fold, options=options), folds):
             pass
 
 
-def _run_fold(fold: _Fold, options: Options, say: Callable[[str], None]) -> None:
+def _run_fold(fold: _Fold, options: ExperimentOptions) -> None:
     started = (fold.folder / "opts.json").exists()
     train = replace(
         options.train,
@@ -110,10 +116,10 @@ def _run_fold(fold: _Fold, options: Options, say: Callable[[str], None]) -> None
     )
     run = replace(options.run, device=fold.device)
     resplit = partial(_resplit, options=options, fold=fold.number)
-    run_experiment(replace(options, run=run, train=train), say, resplit)
+    run_experiment(replace(options, run=run, train=train), resplit)
 
 
-def _fold_names(options: Options) -> list[str]:
+def _fold_names(options: ExperimentOptions) -> list[str]:
     """Folds by number from 0, or by the speaker or corpus that tests."""
     data = options.data
     if data.protocol == LEAVE_ONE_CORPUS_OUT:
@@ -125,21 +131,21 @@ def _fold_names(options: Options) -> list[str]:
     return _speakers(options)
 
 
-def _speakers(options: Options) -> list[str]:
+def _speakers(options: ExperimentOptions) -> list[str]:
     found = {record.speaker for record in _read_records(options)}
     if "" in found:
-        raise ValueError("--leave_one_speaker_out needs a speaker in every record")
+        raise OptionError("every record needs a speaker", "leave_one_speaker_out")
     return sorted(found)
 
 
-def _read_records(options: Options) -> list[Record]:
+def _read_records(options: ExperimentOptions) -> list[Record]:
     """All records that the options name, prepared or not."""
     data = options.data
     records = [r for path in data.annotation_path for r in read_annotations(Path(path))]
     return [record for record in records if data.dataset in (None, record.dataset)]
 
 
-def _resplit(records: list[Record], options: Options, fold: int) -> list[Record]:
+def _resplit(records: list[Record], options: ExperimentOptions, fold: int) -> list[Record]:
     data, seed = options.data, options.train.manual_seed
     if data.protocol == LEAVE_ONE_CORPUS_OUT:
         corpus = corpora_of(_read_records(options))[fold]
@@ -155,14 +161,14 @@ def _resplit(records: list[Record], options: Options, fold: int) -> list[Record]
     return split
 
 
-def _pool(folder: Path, folds: list[_Fold], say: Callable[[str], None]) -> None:
+def _pool(folder: Path, folds: list[_Fold]) -> None:
     """All test predictions as those of one run, and the scores by fold with mean and deviation."""
     for pattern in (f"predictions_{_POOLED}*.csv", f"windows_{_POOLED}.csv"):
         for first in folds[0].folder.glob(pattern):
             paths = {fold.folder.name: fold.folder / first.name for fold in folds}
             pool_predictions(paths, folder / first.name)
     write_json(json.loads((folds[0].folder / "run.json").read_text()), folder / "run.json")
-    write_run_report(folder, say)
+    write_run_report(folder)
     rows = [_row(fold) for fold in folds]
     _write_table(rows, folds, folder / "folds.csv")
     names = [name for name in rows[0] if name not in _COUNTS]
@@ -176,9 +182,9 @@ def _pool(folder: Path, folds: list[_Fold], say: Callable[[str], None]) -> None:
     write_json({"folds": rows, "summary": summary}, folder / "folds.json")
     for row in rows:
         told = ", ".join(f"{name} {row[name]:.3f}" for name in names)
-        say(f"{row['fold']} ({row['clips']} clips{_tell_classes(row)}): {told}")
+        _LOG.info(f"{row['fold']} ({row['clips']} clips{_tell_classes(row)}): {told}")
     told = ", ".join(f"{name} {s['mean']:.3f} ± {s['sd']:.3f}" for name, s in summary.items())
-    say(f"mean ± sd over {len(rows)} folds: {told}")
+    _LOG.info(f"mean ± sd over {len(rows)} folds: {told}")
 
 
 def _write_table(rows: list[dict[str, Any]], folds: list[_Fold], path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
 from pathlib import Path
 
 from datasets.annotations import Record, read_annotations, tell_spellings
@@ -11,13 +11,14 @@ from datasets.samples import StoreSet
 from datasets.splits import check_speakers
 from datasets.stretches import check_stretches
 from experiments.initialisation import default_face_size
+from experiments.options import ExperimentOptions
 from media.clip import ClipConfig
-from opts import Options
+from system.errors import OptionError
+
+_LOG = logging.getLogger(__name__)
 
 
-def read_data(
-    all_options: Options, say: Callable[[str], None]
-) -> tuple[list[Record], list[Record], StoreSet]:
+def read_data(all_options: ExperimentOptions) -> tuple[list[Record], list[Record], StoreSet]:
     """Records, those that only lend, and the stores of both, prepared here where they were not.
 
     Raises:
@@ -30,7 +31,7 @@ def read_data(
     folders = []
     for group, paths in ((records, options.annotation_path), (lenders, options.pair_with)):
         for path in map(Path, paths):
-            found, folder = _read_annotated(path, face_size, say)
+            found, folder = _read_annotated(path, face_size)
             group += found
             folders.append(folder)
     records = [record for record in records if options.dataset in (None, record.dataset)]
@@ -39,20 +40,19 @@ def read_data(
     check_speakers([*records, *lenders])
     stores = StoreSet(folders)
     if options.sample_size not in (None, stores.config.face_size):
-        raise ValueError(
-            f"--sample_size {options.sample_size}, but the store holds faces of "
-            f"{stores.config.face_size} pixels: prepare it with --face_size {options.sample_size}"
+        raise OptionError(
+            f"faces of {options.sample_size} pixels are asked for, but the store holds faces of "
+            f"{stores.config.face_size}: prepare it again, or leave the size out",
+            "sample_size",
         )
     for line in tell_spellings(records):
-        say(line)
-    records, lenders = _held(records, stores, say), _held(lenders, stores, say)
+        _LOG.info(line)
+    records, lenders = _held(records, stores), _held(lenders, stores)
     check_stretches([*records, *lenders], lambda key: stores.of(key).duration(key))
     return records, lenders, stores
 
 
-def _read_annotated(
-    path: Path, face_size: int, say: Callable[[str], None]
-) -> tuple[list[Record], Path]:
+def _read_annotated(path: Path, face_size: int) -> tuple[list[Record], Path]:
     """Records of a file and the store beside it, made here if the file was not prepared."""
     records = read_annotations(path)
     folder = path.parent / STORE_NAME
@@ -61,14 +61,16 @@ def _read_annotated(
     folder = path.with_name(f"{path.stem}.{STORE_NAME}")
     failures = prepare_records(records, folder, ClipConfig(face_size=face_size))
     for reason in failures.values():
-        say(f"left out: {reason}")
+        _LOG.info(f"left out: {reason}")
     return [record for record in records if record.key not in failures], folder
 
 
-def _held(records: list[Record], stores: StoreSet, say: Callable[[str], None]) -> list[Record]:
+def _held(records: list[Record], stores: StoreSet) -> list[Record]:
     held = [record for record in records if stores.holds(record.key)]
     if len(held) < len(records):
-        say(f"left out: {len(records) - len(held)} records that no store holds; prepare again")
+        _LOG.info(
+            f"left out: {len(records) - len(held)} records that no store holds; prepare again"
+        )
     if records and not held:
         raise ValueError("none of the records is in a store: prepare the corpus again")
     return held

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -14,19 +15,21 @@ from torch.utils.data import DataLoader
 
 from checkpoints.checkpoint import Checkpoint, load_checkpoint
 from datasets.annotations import Record
-from datasets.augment import AugmentOptions
 from datasets.labels import describe_unplaced
 from datasets.sampler import EpochSampler
 from datasets.samples import ClipDataset, SampleOptions, StoreSet, collate, measure_faces
 from experiments.data import read_data
 from experiments.initialisation import build_checkpoint
+from experiments.options import ExperimentOptions, run_folder_of
 from media.adaptation import REFERRED, Prior
 from media.clip import Clip, ClipConfig
 from models import EmotionModel
 from models.encoded_blocks import KeptBlocks
-from opts import EVALUATE, DataOptions, Options, run_folder_of
 from system.device import pick_device
+from system.errors import OptionError
 from system.files import write_json
+
+_LOG = logging.getLogger(__name__)
 
 _DEFAULT_BATCH = 32
 ENCODED = "encoded"  # folder in a store: what frozen encoders made of its sound
@@ -38,14 +41,13 @@ Resplit = Callable[[list[Record]], list[Record]]
 class Experiment:
     """A model with the data it is trained or scored on."""
 
-    options: Options
+    options: ExperimentOptions
     folder: Path
     device: torch.device
     records: list[Record]
     lenders: list[Record]
     stores: StoreSet
     checkpoint: Checkpoint
-    say: Callable[[str], None]
     kept: KeptBlocks | None = None
     fitted: bool = False  # the weights stay as they are from now on
 
@@ -71,7 +73,7 @@ class Experiment:
             self.model.inputs,
             SampleOptions(
                 train=train,
-                augment=_changes(data),
+                augment=data.build(),
                 whole=data.whole_clips,
                 priors=self.checkpoint.priors,
                 adapt=data.adapt == "recording",
@@ -88,7 +90,7 @@ class Experiment:
         context = self.checkpoint.clip_config.speech_context_seconds
         if encoder is None or not context or self.lenders:
             return None
-        changes = _changes(self.options.data) if train else None
+        changes = self.options.data.build() if train else None
         trained = any(parameter.requires_grad for parameter in encoder.encoder.parameters())
         if (trained and not self.fitted) or (changes is not None and changes.changes_sound):
             return None
@@ -133,17 +135,7 @@ class Experiment:
         write_json(self.options.to_dict(), self.folder / "opts.json")
 
 
-def _changes(data: DataOptions) -> AugmentOptions | None:
-    """The random changes in training."""
-    if not data.augment:
-        return None
-    changes = AugmentOptions()
-    if data.augment_only is not None:
-        changes = changes.only(data.augment_only)
-    return changes.scaled(data.augment_strength)
-
-
-def run_folder(options: Options) -> Path:
+def run_folder(options: ExperimentOptions) -> Path:
     """Where a run goes: the folder that it is resumed from, or a new one.
 
     Raises:
@@ -154,11 +146,13 @@ def run_folder(options: Options) -> Path:
         return run_folder_of(train.resume_path)
     folder = new_run_folder(options)
     if (folder / "opts.json").exists():
-        raise ValueError(f"{folder} holds a run: give --resume_path {folder} or another --run_name")
+        raise OptionError(
+            f"{folder} holds a run: resume it, or give another name", "resume_path", "run_name"
+        )
     return folder
 
 
-def new_run_folder(options: Options) -> Path:
+def new_run_folder(options: ExperimentOptions) -> Path:
     """Where a run that is not resumed goes."""
     train = options.train
     name = train.run_name or f"{options.model.model}-{time.strftime('%Y%m%d-%H%M%S')}"
@@ -166,21 +160,20 @@ def new_run_folder(options: Options) -> Path:
 
 
 def build_experiment(
-    options: Options, folder: Path, say: Callable[[str], None], resplit: Resplit | None
+    options: ExperimentOptions, folder: Path, resplit: Resplit | None
 ) -> Experiment:
     """Data, checkpoint and device of a run.
 
     Args:
-        say: takes each line for the user.
         resplit: gives the records other subsets than their annotation files do.
 
     Raises:
         ValueError: data, options and checkpoints that do not go together.
     """
-    records, lenders, stores = read_data(options, say)
+    records, lenders, stores = read_data(options)
     records = resplit(records) if resplit else records
     device = pick_device(options.run.device)
-    if options.mode == EVALUATE:
+    if options.train.no_train:
         checkpoint = load_checkpoint(folder / BEST)
     else:
         checkpoint = build_checkpoint(options, records, stores.config)
@@ -189,9 +182,9 @@ def build_experiment(
             checkpoint = replace(checkpoint, priors={**found, **checkpoint.priors})
     unplaced = describe_unplaced((r.label for r in records), checkpoint.class_names)
     if checkpoint.task == "classification" and unplaced:
-        say(f"left out: {unplaced}, which are not among the classes")
+        _LOG.info(f"left out: {unplaced}, which are not among the classes")
     checkpoint.model.to(device)
-    return Experiment(options, folder, device, records, lenders, stores, checkpoint, say)
+    return Experiment(options, folder, device, records, lenders, stores, checkpoint)
 
 
 def _find_priors(
@@ -201,8 +194,9 @@ def _find_priors(
     inputs = checkpoint.model.inputs
     adapted = [name for name in REFERRED if name in inputs]
     if not adapted:
-        raise ValueError(
-            f"--adapt recording: {checkpoint.model.name} takes neither landmarks nor blendshapes"
+        raise OptionError(
+            f"nothing to adapt: {checkpoint.model.name} takes neither landmarks nor blendshapes",
+            "adapt",
         )
     used = [record for record in records if record.subset == "training"]
     wanted = [name for name in adapted if name not in checkpoint.priors]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,16 @@ from datasets.samples import ClipDataset, collate
 from datasets.subsets import check_training_rows, find_gaps
 from experiments.experiment import BEST, Experiment
 from experiments.initialisation import own_paths, pretraining_data, recomputes_blocks, start_model
+from experiments.options import AUTO_BATCH, TrainOptions
 from models import EmotionModel
-from optim.losses import Criterion, LossOptions, balanced_weights, build_criterion, class_log_prior
-from opts import AUTO_BATCH, TrainOptions
+from optim.losses import Criterion, balanced_weights, build_criterion, class_log_prior
 from reports.plots import plot_learning_curves, write_figure
+from system.errors import OptionError
 from system.memory import fits_in_memory, keep_freed_memory, largest_batch, runs_on_device
 from training import Fit, build_fit, fit, load_state, train_on_batch, update_weights
 from validation import evaluate, predict
+
+_LOG = logging.getLogger(__name__)
 
 
 def train_model(experiment: Experiment) -> None:
@@ -36,7 +40,7 @@ def train_model(experiment: Experiment) -> None:
     gaps = _tell_gaps(experiment)
     resumed = bool(experiment.options.train.resume_path) and (folder / "last.pt").exists()
     config = experiment.checkpoint.clip_config
-    start_model(model, config, experiment.options.train, experiment.say, resumed)
+    start_model(model, config, experiment.options.train, resumed)
     dataset = experiment.dataset("training", train=True)
     criterion = _build_criterion(experiment, dataset)
     _check_model(experiment, criterion, dataset)
@@ -50,7 +54,7 @@ def train_model(experiment: Experiment) -> None:
         load_state(state, folder)
     validate = experiment.has("validation") and not experiment.options.train.no_val
     val_loader = experiment.loader("validation") if validate else None
-    experiment.say(_describe(experiment, dataset))
+    _LOG.info(_describe(experiment, dataset))
     experiment.open_folder()
     if gaps:
         (folder / "notes.txt").write_text("\n".join(gaps) + "\n", encoding="utf-8")
@@ -60,7 +64,6 @@ def train_model(experiment: Experiment) -> None:
         val_loader,
         folder,
         save_best=lambda s, scores: _save(experiment, s, scores),
-        say=experiment.say,
     )
     write_figure(plot_learning_curves(state.log), folder / "learning_curves.png")
 
@@ -73,12 +76,13 @@ def _tell_gaps(experiment: Experiment) -> list[str]:
     names = checkpoint.class_names if checkpoint.task == "classification" else ()
     gaps = find_gaps(experiment.records, names, scored)
     if train.early_stopping and not experiment.has("validation"):
-        raise ValueError(
-            "--early_stopping has no effect: no record is for validation; give some that subset, "
-            "or leave it out"
+        raise OptionError(
+            "early stopping has no effect: no record is for validation; give some that subset, "
+            "or leave it out",
+            "early_stopping",
         )
     for gap in gaps:
-        experiment.say(f"note: {gap}")
+        _LOG.info(f"note: {gap}")
     return gaps
 
 
@@ -90,16 +94,7 @@ def _build_criterion(experiment: Experiment, dataset: ClipDataset) -> Criterion:
         data, corpora = experiment.options.data, [r.dataset for r in dataset.records]
         drawn = draw_weights(dataset.labels, corpora, data.balance, data.balance_corpora)
         log_prior = class_log_prior(dataset.targets, drawn)
-    options = LossOptions(
-        name=train.loss,
-        label_smoothing=train.label_smoothing,
-        focal_gamma=train.focal_gamma,
-        weights=weights,
-        log_prior=log_prior,
-        auxiliary=train.auxiliary,
-        reconstruction=train.reconstruction,
-    )
-    return build_criterion(task, options)
+    return build_criterion(task, train, weights, log_prior)
 
 
 def _check_model(experiment: Experiment, criterion: Criterion, dataset: ClipDataset) -> None:
@@ -114,9 +109,7 @@ def _check_model(experiment: Experiment, criterion: Criterion, dataset: ClipData
     recomputes = recomputes_blocks(model, run)
     criterion.check(output)
     if experiment.options.train.gradient_checkpointing and not recomputes:
-        raise ValueError(
-            f"--gradient_checkpointing has no effect: {model.name} has no block to compute twice"
-        )
+        raise OptionError(f"{model.name} has no block to compute twice", "gradient_checkpointing")
 
 
 def _settle_batch_size(experiment: Experiment, criterion: Criterion, dataset: ClipDataset) -> None:
@@ -140,7 +133,7 @@ def _settle_batch_size(experiment: Experiment, criterion: Criterion, dataset: Cl
         fits, how = fits_in_memory(experiment.model, step), "estimated for half of free memory"
     size = largest_batch(fits, len(dataset))
     experiment.options = replace(options, run=replace(options.run, batch_size=size))
-    experiment.say(f"batch size {size}, the largest power of two that fits ({how})")
+    _LOG.info(f"batch size {size}, the largest power of two that fits ({how})")
 
 
 def _fit_options(experiment: Experiment) -> TrainOptions:

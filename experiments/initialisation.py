@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from checkpoints.whisper_weights import is_whisper
 from datasets.annotations import Record
 from datasets.labels import resolve_classes
 from datasets.targets import resolve_targets
+from experiments.options import ExperimentOptions, StartOptions
 from media.clip import ENTRIES, STORED, ClipConfig
 from models import (
     EmotionModel,
@@ -28,15 +30,20 @@ from models import (
     set_checkpointing,
     set_trainable,
 )
+from models.late_fusion import DEFAULT_METHOD
+from models.options import ModelOptions
 from models.summary import example_arguments
-from opts import Options
-from system.flags import ModelOptions, TrainOptions
+from system.errors import OptionError
+
+_LOG = logging.getLogger(__name__)
 
 OURS = ".safetensors"
 _DATA_OF_WEIGHTS = {"IMAGENET": "ImageNet-1k", "KINETICS": "Kinetics-400"}
 
 
-def build_checkpoint(options: Options, records: Sequence[Record], stored: ClipConfig) -> Checkpoint:
+def build_checkpoint(
+    options: ExperimentOptions, records: Sequence[Record], stored: ClipConfig
+) -> Checkpoint:
     """A fresh model, or one combined of trained parts, with its class names and constants.
 
     Args:
@@ -47,16 +54,21 @@ def build_checkpoint(options: Options, records: Sequence[Record], stored: ClipCo
     """
     names = _class_names(options, records)
     accepted = accepted_arguments(options.model.model)
-    values = {**vars(options.model), "num_classes": len(names), "image_size": stored.face_size}
-    arguments = {name: values[name] for name in accepted if values.get(name) is not None}
+    known = {"num_classes": len(names), "image_size": stored.face_size}
+    arguments = {name: value for name, value in known.items() if name in accepted}
+    arguments |= options.model.arguments(accepted)
     members = [name for name in model_inputs(options.model.model) if name in accepted]
     if members:
-        paths = {name: values[f"{name}_path"] for name in members if values[f"{name}_path"]}
-        parts = {name: _read_part(path, names) for name, path in paths.items()}
+        paths = {name: getattr(options.model, f"{name}_path") for name in members}
+        parts = {name: _read_part(path, names) for name, path in paths.items() if path}
         if len(parts) < 2:
-            flags = ", ".join(f"--{name}_path" for name in members)
-            raise ValueError(f"give two or more of {flags}: the trained classifiers to combine")
-        return combine_checkpoints(parts, arguments["late_method"])
+            raise OptionError(
+                f"give two or more trained classifiers to combine, of {', '.join(members)}",
+                *(f"{name}_path" for name in members),
+            )
+        return combine_checkpoints(
+            parts, options.model.model_arg.get("late_method", DEFAULT_METHOD)
+        )
     model = build_model(options.model.model, **arguments)
     return Checkpoint(model, names, _clip_config(options, model, stored), options.data.task)
 
@@ -71,15 +83,16 @@ def default_face_size(options: ModelOptions) -> int:
     return int(built.clip_defaults.get("face_size", ClipConfig().face_size))
 
 
-def _class_names(options: Options, records: Sequence[Record]) -> tuple[str, ...]:
+def _class_names(options: ExperimentOptions, records: Sequence[Record]) -> tuple[str, ...]:
     data = options.data
     if data.task == "classification":
         names = resolve_classes(data.classes, (record.label for record in records))
     else:
         names = resolve_targets(data.targets, records)
     if data.n_classes not in (None, len(names)):
-        raise ValueError(
-            f"--n_classes {data.n_classes}, but there are {len(names)}: {', '.join(names)}"
+        raise OptionError(
+            f"{data.n_classes} classes expected, but there are {len(names)}: {', '.join(names)}",
+            "n_classes",
         )
     return names
 
@@ -93,7 +106,7 @@ def _read_part(path: str, names: tuple[str, ...]) -> Checkpoint:
     return part
 
 
-def _clip_config(options: Options, model: EmotionModel, stored: ClipConfig) -> ClipConfig:
+def _clip_config(options: ExperimentOptions, model: EmotionModel, stored: ClipConfig) -> ClipConfig:
     """The store's constants, with those that are applied when a clip is cut from it.
 
     Those come from the flags, then from the architecture, then from the store.
@@ -124,7 +137,9 @@ def _n_mels(options: ModelOptions, model: EmotionModel, stored: ClipConfig) -> i
     needed = model.clip_defaults.get("n_mels")
     if needed is not None:
         if options.n_mels not in (None, needed):
-            raise ValueError(f"--n_mels must be {needed} for {model.name}, not {options.n_mels}")
+            raise OptionError(
+                f"n_mels must be {needed} for {model.name}, not {options.n_mels}", "n_mels"
+            )
         return int(needed)
     given = model.arguments.get("n_mels")
     if given is not None:
@@ -136,8 +151,7 @@ def _n_mels(options: ModelOptions, model: EmotionModel, stored: ClipConfig) -> i
 def start_model(
     model: EmotionModel,
     config: ClipConfig,
-    options: TrainOptions,
-    say: Callable[[str], None],
+    options: StartOptions,
     resumed: bool = False,
 ) -> None:
     """Load the weights that training starts from, and choose what is trained.
@@ -151,22 +165,24 @@ def start_model(
     """
     made_for = model.clip_defaults.get("face_size", config.face_size)
     if "face" in model.inputs and made_for != config.face_size:
-        say(f"note: {model.name} is made for faces of {made_for} pixels, not {config.face_size}")
+        _LOG.info(
+            f"note: {model.name} is made for faces of {made_for} pixels, not {config.face_size}"
+        )
     from_torchvision = _torchvision_start(model, options)
     if from_torchvision and not resumed:
         for report in load_torchvision(model, from_torchvision):
-            say(f"{', '.join(model.torchvision_weights.values())}: {report}")
+            _LOG.info(f"{', '.join(model.torchvision_weights.values())}: {report}")
     if options.trainable is not None:
         set_trainable(model, [] if options.trainable == ["all"] else options.trainable)
     elif from_torchvision or starts_whisper(model, options):
         set_trainable(model, model.default_trainable)
     for path in [*whisper_paths(model, options), *own_paths(model, options)]:
-        _start_from_checkpoint(model, config, path, options.freeze_pretrained, say)
+        _start_from_checkpoint(model, config, path, options.freeze_pretrained)
     if options.gradient_checkpointing:
         set_checkpointing(model, True)
 
 
-def starts_whisper(model: EmotionModel, options: TrainOptions) -> bool:
+def starts_whisper(model: EmotionModel, options: StartOptions) -> bool:
     """Whether a file holds trained weights of Whisper for an encoder in the model."""
     if model.block_encoder() is None:
         return False
@@ -174,20 +190,20 @@ def starts_whisper(model: EmotionModel, options: TrainOptions) -> bool:
     return bool(whisper_paths(model, options)) or any(start.block_encoder() for start in own)
 
 
-def whisper_paths(model: EmotionModel, options: TrainOptions) -> list[str]:
+def whisper_paths(model: EmotionModel, options: StartOptions) -> list[str]:
     """Of a model with Whisper's encoder, those of `pretrain_path` that hold published weights."""
     if model.block_encoder() is None:
         return []
     return [path for path in options.pretrain_path if is_whisper(Path(path))]
 
 
-def own_paths(model: EmotionModel, options: TrainOptions) -> list[str]:
+def own_paths(model: EmotionModel, options: StartOptions) -> list[str]:
     """Those of `pretrain_path` that are checkpoints, not published weights."""
     others = {*_torchvision_paths(model, options), *whisper_paths(model, options)}
     return [path for path in options.pretrain_path if path not in others]
 
 
-def pretraining_data(model: EmotionModel, options: TrainOptions) -> list[str]:
+def pretraining_data(model: EmotionModel, options: StartOptions) -> list[str]:
     """Corpora that the start from torchvision or Whisper saw, as `ImageNet-1k`."""
     if starts_whisper(model, options):
         return ["Whisper's web speech"]
@@ -197,14 +213,14 @@ def pretraining_data(model: EmotionModel, options: TrainOptions) -> list[str]:
     return [data for key, data in _DATA_OF_WEIGHTS.items() if any(key in name for name in names)]
 
 
-def _torchvision_paths(model: EmotionModel, options: TrainOptions) -> list[str]:
+def _torchvision_paths(model: EmotionModel, options: StartOptions) -> list[str]:
     """Of a model with torchvision's parts, the files that are not checkpoints of ours."""
     if not model.torchvision_weights:
         return []
     return [path for path in options.pretrain_path if Path(path).suffix != OURS]
 
 
-def _torchvision_start(model: EmotionModel, options: TrainOptions) -> str | Path | None:
+def _torchvision_start(model: EmotionModel, options: StartOptions) -> str | Path | None:
     """What `load_torchvision` is to read; None for nothing."""
     paths = _torchvision_paths(model, options)
     if len(paths) > 1:
@@ -222,15 +238,14 @@ def _start_from_checkpoint(
     config: ClipConfig,
     path: str,
     freeze: bool,
-    say: Callable[[str], None],
 ) -> None:
     report = load_pretrained(model, Path(path))
-    say(f"{path}: {report}")
+    _LOG.info(f"{path}: {report}")
     if not is_whisper(Path(path)):
         start = load_checkpoint(Path(path))
         names = tuple(name for modality in start.model.inputs for name in ENTRIES[modality])
         for difference in start.clip_config.differences(config, names):
-            say(f"note: {path} was trained otherwise: {difference}")
+            _LOG.info(f"note: {path} was trained otherwise: {difference}")
     if freeze:
         part = model.get_submodule(report.prefix.rstrip("."))
         for name, parameter in part.named_parameters():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -10,19 +9,16 @@ import torch
 from checkpoints.checkpoint import load_checkpoint
 from experiments.experiment import BEST, Experiment, Resplit, build_experiment, run_folder
 from experiments.fitting import train_model
+from experiments.options import ExperimentOptions
 from experiments.scoring import Scored, write_scores
-from opts import EVALUATE, Options
 
 _SUBSETS = {"val": "validation", "test": "testing"}
 
 
-def run_experiment(
-    options: Options, say: Callable[[str], None], resplit: Resplit | None = None
-) -> Path:
+def run_experiment(options: ExperimentOptions, resplit: Resplit | None = None) -> Path:
     """Train and score, or score only. Returns the run folder.
 
     Args:
-        say: takes each line for the user.
         resplit: gives the records other subsets than their annotation files do.
 
     Raises:
@@ -30,8 +26,8 @@ def run_experiment(
     """
     torch.manual_seed(options.train.manual_seed)
     folder = run_folder(options)
-    experiment = build_experiment(options, folder, say, resplit)
-    if options.mode != EVALUATE:
+    experiment = build_experiment(options, folder, resplit)
+    if not options.train.no_train:
         train_model(experiment)
     best = folder / BEST
     experiment.checkpoint = load_checkpoint(best)
@@ -46,7 +42,7 @@ def _report(experiment: Experiment) -> None:
     wanted = ["validation", _SUBSETS.get(experiment.options.train.test_subset, "")]
     subsets = [name for name in dict.fromkeys(wanted) if name and experiment.has(name)]
     loaders = {subset: experiment.loader(subset) for subset in subsets}
-    if not loaders and experiment.options.mode == EVALUATE:
+    if not loaders and experiment.options.train.no_train:
         raise ValueError(
             f"nothing to score: no record is for {' or '.join(filter(None, wanted))}; give some "
             "that subset in the annotation file"
@@ -54,4 +50,4 @@ def _report(experiment: Experiment) -> None:
     if loaders:
         best = experiment.folder / BEST
         scored = Scored(experiment.checkpoint, best, experiment.device, loaders)
-        write_scores(scored, experiment.say)
+        write_scores(scored)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,7 @@ class Scored:
     seconds: tuple[float, ...] = ()
 
 
-def write_scores(run: Scored, say: Callable[[str], None]) -> None:
+def write_scores(run: Scored) -> None:
     """Predict every subset, calibrate on validation, and write tables, scores and figures."""
     folder, checkpoint = run.path.parent, run.checkpoint
     model, task = checkpoint.model, checkpoint.task
@@ -78,7 +78,7 @@ def write_scores(run: Scored, say: Callable[[str], None]) -> None:
             _write_mistakes(predictions, dataset, folder / f"faces_{subset}.npz")
     sample = next(iter(next(iter(run.loaders.values()))))["inputs"]
     _write_cost(replace(run, checkpoint=checkpoint), sample)
-    write_run_report(folder, say)
+    write_run_report(folder)
 
 
 def _dataset(loader: Loader) -> ClipDataset:

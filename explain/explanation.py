@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 
 from checkpoints.checkpoint import Checkpoint, load_checkpoint
+from checkpoints.shipped import DEFAULT_CHECKPOINT
 from explain.attribution import (
     grad_cam,
     head_diversity,
@@ -49,7 +50,6 @@ from reports.plots import write_figure
 from system.command_line import OneLineParser, exit_status
 from system.device import pick_device
 from system.files import printable, replacing, write_json
-from system.flags import DEFAULT_CHECKPOINT
 from timeline.table import format_time
 
 FORMAT, VERSION = "emofuse-explanation", 1

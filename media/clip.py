@@ -19,6 +19,7 @@ from media.landmarks import LandmarkTrack, empty_track, sample_track
 from media.picking import even_slots, last_at_rate
 from media.sound import cut_sound
 from media.voice_track import LEAST_SPEECH, SPREAD, VoiceTrack
+from system.errors import OptionError
 
 MODALITIES = ("face", "landmarks", "blendshapes", "speech")
 PictureChoice = Literal["last", "even"]
@@ -123,9 +124,10 @@ class ClipConfig:
                 f"{self.speech_feature}: leave it at 0"
             )
         if self.speech_feature == "whisper_mel" and self.sample_rate != WHISPER_RATE:
-            raise ValueError(
+            raise OptionError(
                 f"whisper_mel is of sound at {WHISPER_RATE} Hz, and sample_rate is "
-                f"{self.sample_rate}: prepare the corpus with --sample_rate {WHISPER_RATE}"
+                f"{self.sample_rate}: prepare the corpus at {WHISPER_RATE} Hz",
+                "sample_rate",
             )
         block = self.speech_block_seconds * self.sample_rate
         if block <= 0 or (self.speech_context_seconds and block % (2 * self.hop_length)):

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from media.suffixes import find_media
 from system.csv_table import read_table
+from system.errors import OptionError
 from system.files import printable
 
 MEDIA_COLUMN = "media"  # of a table: paths, from where the table lies
@@ -70,7 +71,7 @@ def _matches(pattern: str, say: Callable[[str], None] | None) -> list[Path]:
         matches = sorted(Path(p) for p in glob.glob(pattern, recursive=True))  # noqa: PTH207
     if not matches:
         there = f" (there are {left})" if left else ""
-        raise ValueError(f"--media_path {pattern} names no media file{there}")
+        raise OptionError(f"{pattern} names no media file{there}", "media_path")
     if left and say is not None:
         say(f"{printable(path)}: {len(matches)} media files; left: {left}")
     return matches
@@ -78,7 +79,11 @@ def _matches(pattern: str, say: Callable[[str], None] | None) -> list[Path]:
 
 def _read_table(path: Path, speaker_column: str) -> list[Listed]:
     if path.suffix.lower() != ".csv" or not path.is_file():
-        raise ValueError(f"--speaker_column needs CSV tables as --media_path, and {path} is none")
+        raise OptionError(
+            f"a column of speakers is one of CSV tables, and {path} is none",
+            "speaker_column",
+            "media_path",
+        )
     table = read_table(path, raw=(MEDIA_COLUMN,))
     for column in (MEDIA_COLUMN, speaker_column):
         if column not in table.columns:

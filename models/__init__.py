@@ -1,63 +1,37 @@
-"""Tensors to logits. Opens no file. Importing the package registers every architecture."""
+"""Tensors to logits. Opens no file. An architecture's module is imported when it is asked for."""
 
-from models import (
-    blendshape_tcn,
-    cnn_ae_lstm,
-    cnn_simple,
-    cnn_temporal,
-    efficientface,
-    face_cnn,
-    landmark_tcn,
-    late_fusion,
-    mobilenet_face,
-    multimodalcnn,
-    resnet3d_lstm,
-    resnet50,
-    resnet_vit_hybrid,
-    speech_cnn,
-    speech_crnn,
-    vit_b_16,
-    vit_scratch,
-    whisper_speech,
-)
-from models.registry import (
-    EmotionModel,
-    accepted_arguments,
-    all_parts,
-    build_model,
-    list_models,
-    model_inputs,
-    set_checkpointing,
-    set_trainable,
-)
-from models.whisper_speech import WhisperSpeech
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from models.registry import (
+        EmotionModel,
+        accepted_arguments,
+        all_parts,
+        build_model,
+        list_models,
+        model_inputs,
+        set_checkpointing,
+        set_trainable,
+    )
+    from models.whisper_speech import WhisperSpeech
 
 __all__ = [
     "EmotionModel",
     "WhisperSpeech",
     "accepted_arguments",
     "all_parts",
-    "blendshape_tcn",
     "build_model",
-    "cnn_ae_lstm",
-    "cnn_simple",
-    "cnn_temporal",
-    "efficientface",
-    "face_cnn",
-    "landmark_tcn",
-    "late_fusion",
     "list_models",
-    "mobilenet_face",
     "model_inputs",
-    "multimodalcnn",
-    "resnet3d_lstm",
-    "resnet50",
-    "resnet_vit_hybrid",
     "set_checkpointing",
     "set_trainable",
-    "speech_cnn",
-    "speech_crnn",
-    "vit_b_16",
-    "vit_scratch",
-    "whisper_speech",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """What `__all__` names, imported with torch at its first use."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = "models.whisper_speech" if name == "WhisperSpeech" else "models.registry"
+    return getattr(import_module(home), name)

@@ -23,6 +23,7 @@ from models.registry import EmotionModel, build_model, models_of, register_model
 MODALITIES = ("face", "landmarks", "blendshapes", "speech")
 EVIDENCE = "evidence"
 LATE_METHODS = (*METHODS, EVIDENCE)
+DEFAULT_METHOD = "product"
 
 
 @register_model("late_fusion")
@@ -50,7 +51,7 @@ class LateFusion(EmotionModel):
         landmarks: dict[str, Any] | None = None,
         speech: dict[str, Any] | None = None,
         num_classes: int = 7,
-        late_method: str = "product",
+        late_method: str = DEFAULT_METHOD,
         blendshapes: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()

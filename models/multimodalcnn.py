@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from models.layers import CrossAttention, CrossAttentionBlock, masked_mean
+from models.names import FUSIONS
 from models.registry import EmotionModel, accepted_arguments, build_model, register_model
 
-FUSIONS = ("concat", "ia", "it", "lt")
 SEEN = ("face", "landmarks", "blendshapes")  # modalities of the branch that sees
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
+from importlib import import_module
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+
+from models.names import ARCHITECTURES
 
 if TYPE_CHECKING:
     from models.whisper_speech import WhisperSpeech
@@ -187,7 +190,7 @@ def register_model(name: str) -> Callable[[ModelClass], ModelClass]:
 
 def list_models() -> list[str]:
     """Names of all architectures, sorted."""
-    return sorted(_MODELS)
+    return sorted({*ARCHITECTURES, *_MODELS})
 
 
 def build_model(name: str, **arguments: Any) -> EmotionModel:
@@ -199,7 +202,11 @@ def build_model(name: str, **arguments: Any) -> EmotionModel:
     unknown = sorted(set(arguments) - set(accepted_arguments(name)))
     if unknown:
         raise ValueError(f"model {name!r} takes no argument {', '.join(unknown)}")
-    model = _MODELS[name](**arguments)
+    try:
+        model = find_model(name)(**arguments)
+    except (ArithmeticError, AssertionError, RuntimeError, TypeError) as error:  # torch's own
+        told = ", ".join(f"{key}={value}" for key, value in arguments.items())
+        raise ValueError(f"model {name!r} cannot be built with {told}: {error}") from error
     model.name, model.arguments = name, arguments
     return model
 
@@ -210,7 +217,7 @@ def accepted_arguments(name: str) -> list[str]:
     Raises:
         ValueError: unknown architecture.
     """
-    return list(inspect.signature(_class_of(name)).parameters)
+    return list(inspect.signature(find_model(name)).parameters)
 
 
 def model_inputs(name: str) -> tuple[str, ...]:
@@ -219,10 +226,17 @@ def model_inputs(name: str) -> tuple[str, ...]:
     Raises:
         ValueError: unknown architecture.
     """
-    return _class_of(name).inputs
+    return find_model(name).inputs
 
 
-def _class_of(name: str) -> type[EmotionModel]:
+def find_model(name: str) -> type[EmotionModel]:
+    """The class of an architecture, its module imported if it was not.
+
+    Raises:
+        ValueError: unknown architecture.
+    """
+    if name not in _MODELS and name in ARCHITECTURES:
+        import_module(ARCHITECTURES[name])
     if name not in _MODELS:
         raise ValueError(f"unknown model {name!r}; choose from {', '.join(list_models())}")
     return _MODELS[name]

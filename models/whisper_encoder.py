@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from system.errors import OptionError
+
 MELS = 80
 HEAD_WIDTH = 64  # features of one attention head, the same in every published size
 LONGEST = 1500  # encoder frames (30 s): Whisper has no positions beyond
@@ -150,10 +152,12 @@ class WhisperEncoder(nn.Module):
             x, kept = x * existing[:, None], existing[:, ::2]
         x = nn.functional.gelu(self.conv2(x)).transpose(1, 2)
         if x.shape[1] > LONGEST:
-            raise ValueError(
+            raise OptionError(
                 f"Whisper encodes at most {LONGEST / 50:g} s in one piece, and these are "
-                f"{x.shape[1] / 50:g} s: use shorter windows or --speech_block_seconds, or score "
-                "without --whole_clips"
+                f"{x.shape[1] / 50:g} s: use shorter windows or blocks, or score window by window",
+                "window_seconds",
+                "speech_block_seconds",
+                "whole_clips",
             )
         x = (x + self.positions[: x.shape[1]]).contiguous()
         hidden = [x]

@@ -3,55 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-# Losses of each task, the default first.
-LOSSES = {
-    "classification": ("cross_entropy", "focal"),
-    "multilabel": ("bce",),
-    "regression": ("smooth_l1", "ccc"),
-}
+from optim.options import LOSSES, LossOptions
+from system.errors import OptionError
+
 TASKS = tuple(LOSSES)
-
-
-@dataclass(frozen=True)
-class LossOptions:
-    """Which loss, of `LOSSES`, and how it is weighted.
-
-    Args:
-        name: None for the task's first.
-        label_smoothing: classification: share of each target that is spread over all classes.
-        focal_gamma: of `focal`.
-        weights: (C,) of classes, or (multilabel) of the positives of each label; None for ones.
-        log_prior: (C,) added to the logits in the cross-entropy, see there; None for nothing.
-        auxiliary: share of the loss that the heads of a model's parts bear (`<part>_logits`).
-        reconstruction: weight of what an autoencoder fails to restore.
-
-    Raises:
-        ValueError: a number out of range.
-    """
-
-    name: str | None = None
-    label_smoothing: float = 0.0
-    focal_gamma: float = 2.0
-    weights: Tensor | None = None
-    log_prior: Tensor | None = None
-    auxiliary: float = 0.0
-    reconstruction: float = 0.0
-
-    def __post_init__(self) -> None:
-        for name in ("label_smoothing", "auxiliary"):
-            value = getattr(self, name)
-            if not 0 <= value <= 1:
-                raise ValueError(f"{name} must be in [0, 1], not {value:g}")
-        for name in ("focal_gamma", "reconstruction"):
-            value = getattr(self, name)
-            if not value >= 0:
-                raise ValueError(f"{name} must be 0 or more, not {value:g}")
 
 
 class Criterion(nn.Module):
@@ -102,13 +62,26 @@ class Criterion(nn.Module):
             ValueError: no heads of parts, or nothing restored, and a weight for it.
         """
         if self.auxiliary and not _heads(output):
-            raise ValueError("--auxiliary has no effect: the model's parts have no heads")
+            raise OptionError(
+                "an auxiliary loss has no effect: the model's parts have no heads", "auxiliary"
+            )
         if self.reconstruction and "reconstruction" not in output:
-            raise ValueError("--reconstruction has no effect: the model restores nothing")
+            raise OptionError(
+                "a reconstruction loss has no effect: the model restores nothing", "reconstruction"
+            )
 
 
-def build_criterion(task: str, options: LossOptions | None = None) -> Criterion:
+def build_criterion(
+    task: str,
+    options: LossOptions | None = None,
+    weights: Tensor | None = None,
+    log_prior: Tensor | None = None,
+) -> Criterion:
     """The criterion of a task.
+
+    Args:
+        weights: (C,) of classes, or (multilabel) of the positives of each label; None for ones.
+        log_prior: (C,) added to the logits in the cross-entropy, see there; None for nothing.
 
     Raises:
         ValueError: an unknown task, or a loss that is not one of its own.
@@ -116,10 +89,11 @@ def build_criterion(task: str, options: LossOptions | None = None) -> Criterion:
     options = options or LossOptions()
     if task not in LOSSES:
         raise ValueError(f"unknown task {task!r}; choose from {', '.join(TASKS)}")
-    name = options.name or LOSSES[task][0]
+    name = options.loss or LOSSES[task][0]
     if name not in LOSSES[task]:
         raise ValueError(f"loss {name} is not of {task}; choose from {', '.join(LOSSES[task])}")
-    return Criterion(task, _MEASURES[name](options), options.auxiliary, options.reconstruction)
+    measure = _MEASURES[name](options, weights, log_prior)
+    return Criterion(task, measure, options.auxiliary, options.reconstruction)
 
 
 class CrossEntropy(nn.Module):
@@ -222,19 +196,22 @@ def class_log_prior(targets: Tensor, drawn: Tensor | None = None) -> Tensor:
     weights = torch.ones(len(targets)) if drawn is None else drawn
     frequency = (weights.double()[:, None] * targets.double()).sum(dim=0) / weights.double().sum()
     if not bool((frequency > 0).all()):
-        raise ValueError(
-            "--logit_adjustment needs records of every class to train on: name in --classes only "
-            "those that occur"
+        raise OptionError(
+            "logit adjustment needs training records of every class: name only classes that occur",
+            "logit_adjustment",
+            "classes",
         )
     return frequency.log().float()
 
 
-_MEASURES: dict[str, Callable[[LossOptions], nn.Module]] = {
-    "cross_entropy": lambda o: CrossEntropy(o.label_smoothing, o.weights, 0.0, o.log_prior),
-    "focal": lambda o: CrossEntropy(o.label_smoothing, o.weights, o.focal_gamma, o.log_prior),
-    "bce": lambda o: nn.BCEWithLogitsLoss(pos_weight=o.weights),
-    "smooth_l1": lambda o: nn.SmoothL1Loss(),
-    "ccc": lambda o: ConcordanceLoss(),
+_MEASURES: dict[str, Callable[[LossOptions, Tensor | None, Tensor | None], nn.Module]] = {
+    "cross_entropy": lambda o, weights, prior: CrossEntropy(o.label_smoothing, weights, 0.0, prior),
+    "focal": lambda o, weights, prior: CrossEntropy(
+        o.label_smoothing, weights, o.focal_gamma, prior
+    ),
+    "bce": lambda o, weights, prior: nn.BCEWithLogitsLoss(pos_weight=weights),
+    "smooth_l1": lambda o, weights, prior: nn.SmoothL1Loss(),
+    "ccc": lambda o, weights, prior: ConcordanceLoss(),
 }
 
 

@@ -7,11 +7,12 @@ from typing import Any
 import torch
 
 from models import EmotionModel
-from system.flags import TrainOptions
+from optim.options import OptimizerOptions
+from system.errors import OptionError
 
 
-def build_optimizer(model: EmotionModel, options: TrainOptions) -> torch.optim.Optimizer:
-    """One group of parameters, or two where --lr_backbone or --lr_head tell them apart.
+def build_optimizer(model: EmotionModel, options: OptimizerOptions) -> torch.optim.Optimizer:
+    """One group of parameters, or two where backbone or head has a learning rate of its own.
 
     Raises:
         ValueError: nothing is trained, or nothing that one of the two rates is for.
@@ -30,7 +31,7 @@ def build_optimizer(model: EmotionModel, options: TrainOptions) -> torch.optim.O
     return kind(groups, lr=options.learning_rate, weight_decay=decay)
 
 
-def _groups(model: EmotionModel, options: TrainOptions) -> list[dict[str, Any]]:
+def _groups(model: EmotionModel, options: OptimizerOptions) -> list[dict[str, Any]]:
     trained = [p for p in model.parameters() if p.requires_grad]
     if not trained:
         raise ValueError("nothing to train: every parameter is frozen")
@@ -49,5 +50,8 @@ def _groups(model: EmotionModel, options: TrainOptions) -> list[dict[str, Any]]:
             groups.append({"params": parameters, "lr": rate})
         elif rate is not None:
             part = name.removeprefix("lr_")
-            raise ValueError(f"--{name} has no effect: nothing of the {part} is trained")
+            raise OptionError(
+                f"a learning rate of the {part} has no effect: nothing of the {part} is trained",
+                name,
+            )
     return groups

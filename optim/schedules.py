@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from system.flags import TrainOptions
+from optim.options import ScheduleOptions
 
 # One cycle (Smith and Topin, 2019), in the shares that torch's OneCycleLR has as defaults.
 _RISE, _START, _END = 0.3, 1 / 25, 1 / 25e4
@@ -27,7 +27,7 @@ class Schedule:
     """
 
     def __init__(
-        self, optimizer: torch.optim.Optimizer, options: TrainOptions, steps_per_epoch: int
+        self, optimizer: torch.optim.Optimizer, options: ScheduleOptions, steps_per_epoch: int
     ) -> None:
         self._optimizer, self._options = optimizer, options
         self._bases = [float(group["lr"]) for group in optimizer.param_groups]
@@ -116,7 +116,7 @@ class Place:
     total: int
     step: int
     epoch_steps: int
-    options: TrainOptions
+    options: ScheduleOptions
 
 
 def _step_factor(place: Place) -> float:

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from inference import TrainingAlignedInference
 from media.errors import MediaError
 from media.listing import SUMMARY_NAME, Listed, list_media, output_names, where
-from opts import InferenceOptions, Options
+from recognition.options import InferenceOptions
 from system.command_line import describe_unexpected, print_error
 from system.files import printable, replacing
 from timeline.summary import dominant_shares, summarise
@@ -51,7 +51,7 @@ class Outcome:
 
 
 def infer_files(
-    options: Options,
+    settings: InferenceOptions,
     engine: TrainingAlignedInference,
     listed: Sequence[Listed],
     say: Callable[[str], None],
@@ -66,7 +66,6 @@ def infer_files(
     Raises:
         OSError: nothing more can be written.
     """
-    settings = options.inference
     folder = Path(settings.output)
     names = output_names([item.path for item in listed], lambda name: _owner(folder / name))
     outcomes = [

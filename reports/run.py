@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import sys
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,10 @@ from reports.embeddings import FEWEST_POINTS, plot_embeddings
 from reports.gallery import MOST_MISTAKES, Mistake, plot_mistakes
 from reports.plots import plot_confusion, plot_learning_curves, write_figure
 from system.command_line import OneLineParser, exit_status
+from system.errors import OptionError
 from system.files import write_json
+
+_LOG = logging.getLogger(__name__)
 
 _FITTED_ON = "validation"
 
@@ -58,11 +62,8 @@ class SubsetTables:
     without: dict[str, PredictionTable]
 
 
-def write_run_report(folder: Path, say: Callable[[str], None]) -> dict[str, Any]:
+def write_run_report(folder: Path) -> dict[str, Any]:
     """Score a run's tables and write its metrics and figures. Returns what `metrics.json` holds.
-
-    Args:
-        say: takes each line for the user.
 
     Raises:
         ValueError: the folder holds no predictions, or a file in it is not what it should be.
@@ -79,7 +80,7 @@ def write_run_report(folder: Path, say: Callable[[str], None]) -> dict[str, Any]
         write_json(detailed_report(tables.clips), folder / f"classification_report_{subset}.json")
         for name, figure in _subset_figures(folder, subset, tables, fitted_on, scores).items():
             write_figure(figure, folder / f"{name}_{subset}.png")
-        say(score_line(subset, tables.clips, scores))
+        _LOG.info(score_line(subset, tables.clips, scores))
     write_json(results, folder / "metrics.json")
     log = _read_log(folder / "log.jsonl")
     if log:
@@ -116,9 +117,10 @@ def read_run(folder: Path) -> dict[str, SubsetTables]:
             without={table.stem.rpartition("_without_")[2]: read(table) for table in masked},
         )
     if not subsets:
-        raise ValueError(
-            f"{folder} holds no predictions_<subset>.csv: score the run first with "
-            f"python main.py --no_train --resume_path {folder} --annotation_path FILE"
+        raise OptionError(
+            f"{folder} holds no predictions_<subset>.csv: score the run first, without training",
+            "no_train",
+            "resume_path",
         )
     return subsets
 
@@ -341,7 +343,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     for folder in options.folder:
-        write_run_report(folder, print)
+        write_run_report(folder)
         print(f"{folder}: metrics.json and figures written")
     return 0
 

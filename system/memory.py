@@ -12,6 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from system.errors import OptionError
+
 LARGEST = 1024  # more leave an epoch too few steps
 _SHARE = 0.5  # of the memory that is free, which `auto` plans for on the processor
 _BESIDE = 1.5  # what a step takes beside what it keeps for its gradient, as a factor
@@ -57,9 +59,12 @@ def explain_out_of_memory() -> Iterator[None]:
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        raise ValueError(
-            "out of memory: give a smaller --batch_size (with --accumulate N the step stays as "
-            "large), --gradient_checkpointing, or --batch_size auto"
+        raise OptionError(
+            "out of memory: take smaller batches, or `auto` (accumulated, the step stays as "
+            "large), or compute large blocks twice",
+            "batch_size",
+            "accumulate",
+            "gradient_checkpointing",
         ) from error
 
 
@@ -73,9 +78,13 @@ def largest_batch(fits: Callable[[int], bool], most: int) -> int:
         ValueError: not even 2 fit.
     """
     if not fits(2):
-        raise ValueError(
-            "out of memory with two clips: try --batch_size 1 with --accumulate, "
-            "--gradient_checkpointing, fewer pictures (--sample_duration), or a smaller model"
+        raise OptionError(
+            "out of memory with two clips: take batches of 1 and accumulate them, compute large "
+            "blocks twice, take fewer frames, or a smaller model",
+            "batch_size",
+            "accumulate",
+            "gradient_checkpointing",
+            "sample_duration",
         )
     size = 2
     while 2 * size <= min(most, LARGEST) and fits(2 * size):

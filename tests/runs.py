@@ -27,7 +27,7 @@ QUICK = [
 @pytest.fixture
 def no_scores(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out what follows training: its figures take longer than the training of a test."""
-    monkeypatch.setattr("experiments.run.write_scores", lambda *_: None)
+    monkeypatch.setattr("experiments.run.write_scores", lambda _: None)
 
 
 def train(manifest: Path, folder: Path, *extra: str, name: str = "run") -> Path:

@@ -248,7 +248,9 @@ def test_a_wrong_number_of_classes_is_refused(
 ) -> None:
     manifest = make_corpus(tmp_path)
     arguments = ["--annotation_path", str(manifest), "--n_classes", "8"]
-    assert "--n_classes 8, but there are 2: happy, sad" in _error_of(arguments, capsys)
+    assert "8 classes expected, but there are 2: happy, sad (--n_classes)" in _error_of(
+        arguments, capsys
+    )
 
 
 INTERRUPTED = """

@@ -4,28 +4,29 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
+import subprocess
+import sys
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
-from models import accepted_arguments, list_models, model_inputs
-from models.multimodalcnn import SEEN
-from models.registry import _class_of
-from opts import LIST, RECIPES, parse_options
-from system.flags import AUTO_BATCH, ModelOptions
+from experiments.options import AUTO_BATCH
+from models import accepted_arguments, list_models
+from models.options import OLD_OPTIONS, ModelOptions
+from models.registry import find_model
+from opts import _FIELDS, LIST, RECIPES, format_help, parse_options
 
+ROOT = Path(__file__).parent.parent
 DATA = ["--annotation_path", "a.csv"]
-# Set by the data: classes, the store's face size, and the parts that are combined.
-NOT_FLAGS = {"num_classes", "image_size", "face", "landmarks", "blendshapes", "speech"}
 
 
 @pytest.mark.parametrize("model", list_models())
-def test_every_argument_of_an_architecture_is_a_flag(model: str) -> None:
+def test_flags_of_several_architectures_have_the_defaults_of_each(model: str) -> None:
     flags = {entry.name: entry.default for entry in fields(ModelOptions)}
-    parameters = inspect.signature(_class_of(model)).parameters
-    for name in set(accepted_arguments(model)) - NOT_FLAGS:
-        assert name in flags, name
+    parameters = inspect.signature(find_model(model)).parameters
+    for name in set(accepted_arguments(model)) & set(flags):
         if flags[name] is not None:
             assert flags[name] == parameters[name].default, f"{name}: give None where they differ"
 
@@ -33,9 +34,135 @@ def test_every_argument_of_an_architecture_is_a_flag(model: str) -> None:
 def test_branches_are_chosen_from_what_sees_and_hears() -> None:
     options = parse_options([*DATA, "--face_model", "landmark_tcn", "--speech_model", "mfcc_cnn"])
     assert options.model.face_model == "landmark_tcn"
-    choices = {entry.name: entry.metadata["choices"] for entry in fields(ModelOptions)}
-    assert {model_inputs(name) for name in choices["speech_model"]} == {("speech",)}
-    assert {model_inputs(name) for name in choices["face_model"]} == {(name,) for name in SEEN}
+    with pytest.raises(ValueError, match="landmark_tcn cannot be the branch for speech"):
+        parse_options([*DATA, "--speech_model", "landmark_tcn"])
+    with pytest.raises(ValueError, match="unknown model 'nobody'; choose from blendshape_tcn"):
+        parse_options([*DATA, "--face_model", "nobody"])
+
+
+WHISPER = [*DATA, "--model", "whisper_speech"]
+
+
+def test_arguments_of_an_architecture_have_the_types_of_its_constructor() -> None:
+    given = ["--model_arg", "whisper_size=base", "--model-arg", "encoder-layers=3"]
+    options = parse_options([*WHISPER, *given, "--dropout", "0.5"])
+    assert options.model.model_arg == {"whisper_size": "base", "encoder_layers": 3}
+    named = ["--model_arg", "bidirectional=false", "--model_arg", "noise=0"]
+    options = parse_options([*DATA, "--model", "cnn_ae_lstm", *named])
+    assert options.model.model_arg == {"bidirectional": False, "noise": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("bogus=1", "model whisper_speech takes no argument bogus; it takes whisper_size (tiny), "),
+        ("num_classes=3", "model whisper_speech takes no argument num_classes; it takes"),
+        (
+            "encoder_layers=x",
+            "argument encoder_layers of model whisper_speech must be a whole numb",
+        ),
+        ("adapter_rank=-1", "argument adapter_rank of model whisper_speech must be a whole number"),
+        ("whisper_size=huge", "unknown whisper_size 'huge'; choose from tiny, base, small"),
+        ("encoder_layers=9", "encoder_layers must lie in 1 to 4, not 9"),
+    ],
+)
+def test_a_wrong_argument_of_an_architecture_is_named(argument: str, message: str) -> None:
+    with pytest.raises(ValueError) as error:  # noqa: PT011 - compared below as plain text
+        parse_options([*WHISPER, "--model_arg", argument])
+    assert message in str(error.value)
+
+
+def test_an_argument_without_a_value_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse_options([*WHISPER, "--model_arg", "encoder_layers"])
+    assert "--model_arg/--model-arg: expected NAME=VALUE, not 'encoder_l" in capsys.readouterr().err
+
+
+def test_an_argument_with_a_flag_of_its_own_is_given_once() -> None:
+    assert parse_options([*WHISPER, "--model_arg", "dropout=0.5"]).model.model_arg == {
+        "dropout": 0.5
+    }
+    with pytest.raises(ValueError, match="give dropout as --dropout or in --model_arg, not both"):
+        parse_options([*WHISPER, "--model_arg", "dropout=0.5", "--dropout", "0.4"])
+
+
+def test_old_flags_of_single_architectures_still_work_with_a_note(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    options = parse_options([*WHISPER, "--whisper_size", "base"])
+    assert options.model.model_arg == {"whisper_size": "base"}
+    assert caplog.messages == [
+        "note: --whisper_size is now --model_arg whisper_size=VALUE; the old spelling will go with "
+        "the next version"
+    ]
+    options = parse_options([*DATA, "--model", "cnn_ae_lstm", "--no-bidirectional"])
+    assert options.model.model_arg == {"bidirectional": False}
+    taken = {name for model in list_models() for name in accepted_arguments(model)}
+    assert set(OLD_OPTIONS) <= taken
+
+
+def test_arguments_in_a_recipe_are_a_table_and_go_with_its_architecture(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    table = 'model = "whisper_speech"\n[model_arg]\nwhisper_size = "base"\nlayer_mix = "all"\n'
+    asked = _recipe(tmp_path, table)
+    assert parse_options(asked).model.model_arg == {"whisper_size": "base", "layer_mix": "all"}
+    given = parse_options([*asked, "--model_arg", "layer_mix=concat"]).model.model_arg
+    assert given == {"whisper_size": "base", "layer_mix": "concat"}
+    assert parse_options([*asked, "--model", "speech_cnn"]).model.model_arg == {}
+    assert not caplog.messages
+    old = parse_options(_recipe(tmp_path, 'model = "whisper_speech"\nwhisper_size = "base"\n'))
+    assert old.model.model_arg == {"whisper_size": "base"}
+    assert "small.toml: whisper_size is now in the table [model_arg]" in caplog.messages[0]
+    with pytest.raises(ValueError, match="model speech_cnn takes no argument whisper_size"):
+        parse_options(_recipe(tmp_path, table.replace("whisper_speech", "speech_cnn")))
+
+
+def test_a_run_of_before_is_resumed_with_its_arguments(tmp_path: Path) -> None:
+    saved = parse_options(WHISPER).to_dict()
+    del saved["model_arg"]
+    (tmp_path / "opts.json").write_text(json.dumps({**saved, "encoder_layers": 2, "noise": 0.1}))
+    resumed = parse_options(["--resume_path", str(tmp_path)])
+    assert resumed.model.model_arg == {"encoder_layers": 2}
+
+
+def test_the_help_shows_the_flags_of_a_task() -> None:
+    everything, train, infer = format_help(), format_help("train"), format_help("infer")
+    for flag in (
+        "--media_path FILE ...",
+        "--n_epochs N",
+        "--model_arg NAME=VALUE",
+        "--list_models",
+    ):
+        assert flag in everything
+    assert "--media_path FILE" in infer
+    assert "--n_epochs N" not in infer
+    assert "--n_epochs N" in train
+    assert "--media_path FILE ..." not in train
+    for text in (everything, train, infer):
+        assert text.index("examples:") < text.index("--device")
+        for word in ("[[]]", "[False]", "[None]", "Options:", str(Path.cwd())):
+            assert word not in text
+
+
+def test_every_flag_stands_in_one_section_of_the_help() -> None:
+    shown = re.findall(r"^  --(?:no-)?([a-z_]+)", format_help(), re.MULTILINE)
+    assert sorted(shown) == sorted({*_FIELDS})
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--bogus"], ["--n_epochs", "many"]])
+def test_help_and_mistakes_need_no_model(arguments: list[str]) -> None:
+    heavy = ("torch", "cv2", "av", "sklearn", "matplotlib", "scipy", "pandas")
+    code = (
+        "import sys, main\n"
+        "try:\n"
+        f"    main.main({arguments})\n"
+        "except SystemExit:\n"
+        f"    found = [name for name in {heavy} if name in sys.modules]\n"
+        "    sys.exit(', '.join(found) or 7)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=False)
+    assert done.returncode == 7, done.stderr
 
 
 @pytest.mark.parametrize(
@@ -50,7 +177,7 @@ def test_branches_are_chosen_from_what_sees_and_hears() -> None:
         (["--focal_gamma", "1"], "--focal_gamma has no effect unless --loss is focal"),
         (["--restart_epochs", "5"], "--restart_epochs has no effect unless --lr_schedule is warm"),
         (["--no-augment", "--augment_strength", "2"], "--augment_strength has no effect unless"),
-        (["--augment_only", "flip,blur"], "--augment_only knows no blur; choose from flip, rotate"),
+        (["--augment_only", "flip,blur"], "unknown augmentation blur; choose from flip, rotate"),
         (["--warmup_epochs", "100"], r"--warmup_epochs must be less than --n_epochs (100), not 10"),
         (["--accumulate", "0"], "--accumulate must be at least 1, not 0"),
         (["--freeze_pretrained"], "--freeze_pretrained has no effect without --pretrain_path"),

@@ -37,6 +37,7 @@ def test_a_recipe_is_a_command_line(path: Path) -> None:
     assert options.mode == TRAIN
     values = tomllib.loads(path.read_text())
     saved = options.to_dict()
+    assert values.pop("model_arg", {}) == saved["model_arg"]
     assert {name: saved[name] for name in values if not isinstance(values[name], str)} == {
         name: value for name, value in values.items() if not isinstance(value, str)
     }

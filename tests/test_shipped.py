@@ -18,6 +18,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 
 from checkpoints.checkpoint import Checkpoint, load_checkpoint
+from checkpoints.shipped import DEFAULT_CHECKPOINT, SHIPPED
 from datasets.annotations import Record
 from datasets.labels import RAVDESS, SEVEN, canonical
 from datasets.landmarks import find_tracks
@@ -28,7 +29,6 @@ from media.clip import Clip, ClipConfig, Window, tile_windows
 from media.mesh import MeshReader
 from media.preprocess import preprocess
 from media.recording import Recording, read_recording
-from opts import DEFAULT_CHECKPOINT, SHIPPED
 from tests.builders import make_recording
 from timeline.table import Timeline
 

@@ -17,8 +17,8 @@ import torch
 import training
 from main import main
 from models import EmotionModel, build_model, set_trainable
-from optim.losses import LossOptions, build_criterion
-from system.flags import TrainOptions
+from optim.losses import build_criterion
+from optim.options import FitOptions, LossOptions
 from tests.builders import make_corpus
 from tests.runs import QUICK, no_scores, train, weights_of
 from training import build_fit, train_one_epoch
@@ -197,7 +197,7 @@ def _linear() -> _Linear:
 
 
 def _one_epoch(batches: list[dict[str, Any]], **options: Any) -> training.Fit:
-    train = TrainOptions(lr_schedule="constant", learning_rate=0.1, dampening=0.0, **options)
+    train = FitOptions(lr_schedule="constant", learning_rate=0.1, dampening=0.0, **options)
     criterion = build_criterion("classification")
     state = build_fit(_linear(), criterion, train, torch.device("cpu"), len(batches))
     train_one_epoch(state, batches)  # type: ignore[arg-type]
@@ -223,7 +223,7 @@ def test_accumulated_batches_make_the_step_of_one_large_batch() -> None:
 
 
 def test_a_schedule_counts_steps_and_not_batches() -> None:
-    options = TrainOptions(lr_schedule="cosine", learning_rate=0.1, n_epochs=2, accumulate=2)
+    options = FitOptions(lr_schedule="cosine", learning_rate=0.1, n_epochs=2, accumulate=2)
     batches = [_batches(seed)[0] for seed in range(3)]
     state = build_fit(
         _linear(), build_criterion("classification"), options, torch.device("cpu"), len(batches)
@@ -244,13 +244,13 @@ def test_the_gradient_is_clipped_once_it_is_complete() -> None:
 
 def test_the_head_may_learn_at_a_rate_of_its_own() -> None:
     model = _linear()
-    options = TrainOptions(lr_schedule="constant", lr_backbone=1e-3, lr_head=1e-2)
+    options = FitOptions(lr_schedule="constant", lr_backbone=1e-3, lr_head=1e-2)
     state = build_fit(model, build_criterion("classification"), options, torch.device("cpu"), 1)
     backbone, head = state.optimizer.param_groups
     assert {id(p) for p in head["params"]} == {id(p) for p in model.classifier.parameters()}
     assert (backbone["lr"], head["lr"]) == (1e-3, 1e-2)
     set_trainable(model, ["head"])
-    with pytest.raises(ValueError, match="--lr_backbone has no effect: nothing of the backbone"):
+    with pytest.raises(ValueError, match="learning rate of the backbone has no effect"):
         build_fit(model, build_criterion("classification"), options, torch.device("cpu"), 1)
     model.requires_grad_(False)
     with pytest.raises(ValueError, match="nothing to train: every parameter is frozen"):
@@ -259,25 +259,25 @@ def test_the_head_may_learn_at_a_rate_of_its_own() -> None:
 
 def test_every_loss_trains_an_epoch() -> None:
     for task, name in (("classification", "focal"), ("multilabel", "bce"), ("regression", "ccc")):
-        criterion = build_criterion(task, LossOptions(name=name))
-        options = TrainOptions(lr_schedule="constant", n_epochs=1, learning_rate=1e-3)
+        criterion = build_criterion(task, LossOptions(loss=name))
+        options = FitOptions(lr_schedule="constant", n_epochs=1, learning_rate=1e-3)
         state = build_fit(_linear(), criterion, options, torch.device("cpu"), 1)
         assert math.isfinite(train_one_epoch(state, _batches())["train_loss"])  # type: ignore[arg-type]
 
 
 def test_a_loss_that_is_not_finite_stops_the_run() -> None:
-    options = TrainOptions(lr_schedule="constant", n_epochs=1)
+    options = FitOptions(lr_schedule="constant", n_epochs=1)
     model = build_model("speech_cnn", num_classes=2)
     state = build_fit(model, build_criterion("classification"), options, torch.device("cpu"), 1)
     (batch,) = _batches()
     batch["inputs"]["speech"][0, 0, 0] = float("nan")
-    with pytest.raises(ValueError, match="the loss became nan in epoch 1: lower --learning_rate"):
+    with pytest.raises(ValueError, match="the loss became nan in epoch 1: lower the learning rate"):
         train_one_epoch(state, [batch])  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("amp", ["bf16", "fp16"])
 def test_mixed_precision_trains_on_the_processor_too(amp: str) -> None:
-    options = TrainOptions(lr_schedule="constant", amp=amp, optimizer="adamw", learning_rate=1e-3)
+    options = FitOptions(lr_schedule="constant", amp=amp, optimizer="adamw", learning_rate=1e-3)
     model = build_model("speech_cnn", num_classes=2)
     state = build_fit(model, build_criterion("classification"), options, torch.device("cpu"), 1)
     before = model.classifier_1[1].weight.clone()

@@ -10,7 +10,7 @@ from matplotlib.image import imread
 
 from benchmarks import robustness
 from benchmarks.robustness import CONDITIONS, EXPRESSIONS, draw_scene, main, write_scenes
-from system.flags import DEFAULT_CHECKPOINT
+from checkpoints.shipped import DEFAULT_CHECKPOINT
 
 SCENES = [(expression, condition) for expression in EXPRESSIONS for condition in CONDITIONS]
 

@@ -260,7 +260,7 @@ def test_another_size_names_both(weights: dict[str, Tensor], tmp_path: Path) -> 
     with pytest.raises(ValueError, match=named):
         load_pretrained(model, path)
     assert describe_size(WhisperSize(1024, 24)) == "unknown (1024 wide, 24 layers)"
-    with pytest.raises(ValueError, match=r"FaceCNN has no encoder of Whisper: give --model whi"):
+    with pytest.raises(ValueError, match=r"FaceCNN has no encoder of Whisper: train"):
         load_pretrained(build_model("face_cnn"), path)
 
 

@@ -286,7 +286,9 @@ def test_a_folder_belongs_to_one_corpus_and_its_options(
     assert prepare.main(_arguments(second / "list.csv", out)) == 2
     error = capsys.readouterr().err
     assert "second" in error
-    assert "prepare into another --out, or give --replace" in error
+    assert (
+        "prepare into another folder, or let this corpus take its place (--out, --replace)" in error
+    )
     assert _content(out) == before
     assert prepare.main(_arguments(first / "list.csv", out, "--split", "ratio")) == 0
     (out / "corpus.json").unlink()  # as a folder that was prepared by an earlier version

@@ -31,7 +31,7 @@ def _records(**labels: str) -> list[Record]:
 
 def test_records_without_subsets_are_answered_with_what_to_do() -> None:
     records = [replace(record, subset="") for record in _records(training="hs")]
-    with pytest.raises(ValueError, match=r"none of 2 records has a subset: .*--split.*--n_folds"):
+    with pytest.raises(ValueError, match=r"none of 2 records has a subset: .*ratio.*cross"):
         check_training_rows(records)
 
 
@@ -72,7 +72,9 @@ def test_a_run_without_validation_says_so_on_screen_and_in_its_folder(
 ) -> None:
     manifest = _without(make_corpus(tmp_path / "data"), "validation", "testing")
     assert _train(manifest, tmp_path, "--early_stopping", "2") == 2
-    assert "--early_stopping has no effect: no record is for validation" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "early stopping has no effect: no record is for validation" in error
+    assert "(--early_stopping)" in error
     assert _train(manifest, tmp_path) == 0
     shown = capsys.readouterr().out
     assert "note: no record is for validation" in shown

@@ -167,7 +167,7 @@ def test_without_the_extra_it_is_one_line(
     monkeypatch.setitem(sys.modules, "dlib", None)
     assert prepare(["fer2013", "--root", str(corpus), "--out", str(tmp_path / "o"), "--talking"])
     error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert "--talking needs landmarks" in error
+    assert "opening mouths needs landmarks" in error
     assert "--extra landmarks" in error
     assert not (tmp_path / "o" / "clips").exists(), "it is said before the work"
 

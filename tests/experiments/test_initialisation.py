@@ -12,10 +12,11 @@ from checkpoints.checkpoint import save_checkpoint
 from datasets.annotations import Record
 from experiments import initialisation
 from experiments.initialisation import build_checkpoint, default_face_size, own_paths, start_model
+from experiments.options import StartOptions
 from media.clip import ClipConfig
 from models import EmotionModel
+from models.options import ModelOptions
 from opts import parse_options
-from system.flags import ModelOptions, TrainOptions
 from tests.builders import SMALL, make_checkpoint
 
 RECORDS = [Record("a.mp4", "", "happy"), Record("b.mp4", "", "sad")]
@@ -55,7 +56,7 @@ def _trained(model: nn.Module) -> set[str]:
 
 def _start(resumed: bool = False, **options: Any) -> _Pretrained:
     model = _Pretrained()
-    start_model(model, SMALL, TrainOptions(**options), lambda _: None, resumed)
+    start_model(model, SMALL, StartOptions(**options), resumed)
     return model
 
 
@@ -77,7 +78,7 @@ def test_a_resumed_run_freezes_again_and_reads_nothing(asked: list[Any]) -> None
 def test_a_file_of_torchvision_is_told_from_a_checkpoint(asked: list[Any]) -> None:
     assert _trained(_start(pretrain_path=["resnet18.pth"])) == {"late", "classifier"}
     assert asked == [Path("resnet18.pth")]
-    both = TrainOptions(pretrain_path=["resnet18.pth", "ours.safetensors"])
+    both = StartOptions(pretrain_path=["resnet18.pth", "ours.safetensors"])
     assert own_paths(_Pretrained(), both) == ["ours.safetensors"]
     with pytest.raises(ValueError, match=r"one file of torchvision's weights, not a\.pth, b\.pth"):
         _start(pretrain_path=["a.pth", "b.pth"])

@@ -44,13 +44,13 @@ def _rows(path: Path) -> list[dict[str, str]]:
 
 
 def test_a_fused_model_is_scored_with_and_without_each_modality(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO")
     monkeypatch.setattr(scoring, "FEWEST_TO_CALIBRATE", 4)
     monkeypatch.setattr(scoring, "_TIMED_SECONDS", 0.01)
     run = _scored(tmp_path, "multimodalcnn", fusion="concat")
-    said: list[str] = []
-    write_scores(run, said.append)
+    write_scores(run)
     folder = run.path.parent
     clips = _rows(folder / "predictions_testing.csv")
     windows = _rows(folder / "windows_testing.csv")
@@ -69,7 +69,7 @@ def test_a_fused_model_is_scored_with_and_without_each_modality(
     assert cost["flops"] > 0
     assert cost["file_bytes"] == run.path.stat().st_size
     assert json.loads((folder / "efficiency.json").read_text())["latency_ms_batch1"] > 0
-    assert any(line.startswith("testing") for line in said)
+    assert any(line.startswith("testing") for line in caplog.messages)
 
 
 def test_the_checkpoint_keeps_its_calibration(

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from checkpoints.checkpoint import Checkpoint, save_checkpoint
+from checkpoints.shipped import SHIPPED
 from explain import explanation
 from explain.attribution import grad_cam, head_diversity, patch_maps, recorded_attention, rollout
 from explain.explanation import Explainer, main
@@ -20,7 +21,6 @@ from media.clip import Clip, ClipConfig, Window
 from media.faces import build_detector
 from models import EmotionModel, build_model
 from models.layers import TransformerBlock
-from opts import SHIPPED
 from reports.explanation_figure import SheetRow, overlay, plot_attention, plot_contact_sheet
 from tests.builders import make_checkpoint, make_recording
 from tests.conftest import WriteMedia

@@ -43,7 +43,7 @@ def test_a_table_names_files_beside_it_and_their_speakers(folder: Path) -> None:
     ]
     with pytest.raises(ValueError, match="no column 'speaker'; it has: media, who, note"):
         list_media([str(table)], "speaker")
-    with pytest.raises(ValueError, match="needs CSV tables as --media_path"):
+    with pytest.raises(ValueError, match="a column of speakers is one of CSV tables"):
         list_media([str(folder / "anna")], "who")
     table.write_text("media,who\n")
     with pytest.raises(ValueError, match="names no media file"):

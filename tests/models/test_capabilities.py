@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from models import EmotionModel, all_parts, build_model, list_models
-from models.registry import _class_of
+from models.registry import find_model
 from models.summary import example_arguments, example_input
 
 
@@ -73,5 +73,5 @@ def test_the_last_layer_of_a_fusion_is_its_classifiers(fusion: str) -> None:
 
 
 def test_no_architecture_without_a_class_token_claims_one() -> None:
-    claiming = {name for name in list_models() if _class_of(name).class_token}
+    claiming = {name for name in list_models() if find_model(name).class_token}
     assert claiming == {"vit_b_16", "vit_scratch", "resnet_vit_hybrid"}

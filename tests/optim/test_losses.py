@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from optim.losses import (
-    LossOptions,
     balanced_weights,
     build_criterion,
     class_log_prior,
     reconstruction_loss,
 )
+from optim.options import LossOptions
 
 LOGITS = torch.tensor([[2.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
 # Probabilities of the two rows: e^2 / (e^2 + 2) and e / (e + 2) for the higher one.
@@ -23,8 +23,15 @@ LOW = (1 / (math.exp(2) + 2), 1 / (math.e + 2))
 FIRST, SECOND, _ = torch.eye(3)
 
 
-def _loss(task: str, logits: Tensor, target: Tensor, **options: object) -> float:
-    criterion = build_criterion(task, LossOptions(**options))  # type: ignore[arg-type]
+def _loss(
+    task: str,
+    logits: Tensor,
+    target: Tensor,
+    weights: Tensor | None = None,
+    log_prior: Tensor | None = None,
+    **options: object,
+) -> float:
+    criterion = build_criterion(task, LossOptions(**options), weights, log_prior)  # type: ignore[arg-type]
     return float(criterion({"logits": logits}, target)["loss"])
 
 
@@ -58,7 +65,7 @@ def test_class_weights_multiply_the_terms_of_their_class() -> None:
 def test_focal_loss_counts_what_is_known_already_less() -> None:
     target = torch.stack([FIRST, FIRST])
     expected = -((1 - HIGH[0]) ** 2 * math.log(HIGH[0]) + (1 - LOW[1]) ** 2 * math.log(LOW[1])) / 2
-    focal = {"name": "focal", "focal_gamma": 2.0}
+    focal = {"loss": "focal", "focal_gamma": 2.0}
     assert _loss("classification", LOGITS, target, **focal) == pytest.approx(expected)
     weights = torch.tensor([2.0, 1.0, 1.0])
     weighted = _loss("classification", LOGITS, target, **focal, weights=weights)
@@ -69,7 +76,7 @@ def test_focal_loss_without_gamma_is_cross_entropy() -> None:
     target = torch.tensor([[0.25, 0.75, 0.0], [0.0, 1.0, 0.0]])
     plain = _loss("classification", LOGITS, target, label_smoothing=0.1)
     focal = _loss(
-        "classification", LOGITS, target, label_smoothing=0.1, name="focal", focal_gamma=1e-9
+        "classification", LOGITS, target, label_smoothing=0.1, loss="focal", focal_gamma=1e-9
     )
     assert focal == pytest.approx(plain)
 
@@ -93,9 +100,9 @@ def test_concordance_loss_is_one_minus_the_coefficient() -> None:
     target = torch.tensor([[2.0], [3.0], [7.0]])
     # Means 2 and 4, variances 2/3 and 14/3, covariance 5/3: 2 * 5/3 / (2/3 + 14/3 + 4).
     expected = 1 - (10 / 3) / (16 / 3 + 4)
-    assert _loss("regression", values, target, name="ccc") == pytest.approx(expected)
-    assert _loss("regression", target, target, name="ccc") == pytest.approx(0, abs=1e-6)
-    assert _loss("regression", values[:1], target[:1], name="ccc") == pytest.approx(1)
+    assert _loss("regression", values, target, loss="ccc") == pytest.approx(expected)
+    assert _loss("regression", target, target, loss="ccc") == pytest.approx(0, abs=1e-6)
+    assert _loss("regression", values[:1], target[:1], loss="ccc") == pytest.approx(1)
 
 
 def test_heads_of_parts_bear_their_share() -> None:
@@ -122,15 +129,15 @@ def test_what_is_restored_is_measured_where_there_is_a_picture() -> None:
 
 def test_parts_of_a_loss_without_effect_are_refused() -> None:
     output = {"logits": LOGITS}
-    with pytest.raises(ValueError, match="--auxiliary has no effect: the model's parts"):
+    with pytest.raises(ValueError, match="auxiliary loss has no effect: the model's parts"):
         build_criterion("classification", LossOptions(auxiliary=0.1)).check(output)
-    with pytest.raises(ValueError, match="--reconstruction has no effect: the model restores"):
+    with pytest.raises(ValueError, match="reconstruction loss has no effect: the model restores"):
         build_criterion("classification", LossOptions(reconstruction=0.1)).check(output)
 
 
 def test_a_loss_of_another_task_is_named() -> None:
     with pytest.raises(ValueError, match="loss ccc is not of multilabel; choose from bce"):
-        build_criterion("multilabel", LossOptions(name="ccc"))
+        build_criterion("multilabel", LossOptions(loss="ccc"))
     with pytest.raises(ValueError, match="unknown task 'x'"):
         build_criterion("x")
     with pytest.raises(ValueError, match=r"label_smoothing must be in \[0, 1\], not 1\.5"):
@@ -152,7 +159,7 @@ def test_logit_adjustment_trains_logits_for_equally_frequent_classes() -> None:
     assert prior.exp().tolist() == pytest.approx([0.75, 0.25])
     target = torch.tensor([[0.75, 0.25]])
     logits = torch.zeros(1, 2, requires_grad=True)
-    criterion = build_criterion("classification", LossOptions(log_prior=prior))
+    criterion = build_criterion("classification", log_prior=prior)
     criterion({"logits": logits}, target)["loss"].backward()
     assert logits.grad is not None
     assert logits.grad.abs().max() < 1e-6
@@ -166,5 +173,5 @@ def test_the_prior_is_that_of_what_is_drawn() -> None:
     targets = torch.tensor([[1.0, 0.0], [0.5, 0.5], [0.0, 1.0]])
     prior = class_log_prior(targets, torch.tensor([1.0, 2.0, 5.0]))
     assert prior.exp().tolist() == pytest.approx([0.25, 0.75])
-    with pytest.raises(ValueError, match="--logit_adjustment needs records of every class"):
+    with pytest.raises(ValueError, match="logit adjustment needs training records of every class"):
         class_log_prior(torch.tensor([[1.0, 0.0]]))

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, ReduceLROnPlateau
 
+from optim.options import LR_SCHEDULES, FitOptions
 from optim.schedules import SCHEDULES, Schedule
-from system.flags import LR_SCHEDULES, TrainOptions
 
 
 def _optimizer(
@@ -21,7 +21,7 @@ def _optimizer(
     return kind(groups, lr=1.0, **extra)  # type: ignore[call-arg]
 
 
-def _rates(options: TrainOptions, steps_per_epoch: int, count: int) -> list[float]:
+def _rates(options: FitOptions, steps_per_epoch: int, count: int) -> list[float]:
     optimizer = _optimizer(1.0)
     schedule = Schedule(optimizer, options, steps_per_epoch)
     rates = []
@@ -52,14 +52,14 @@ def test_every_schedule_is_a_flag_and_every_flag_a_schedule() -> None:
     ],
 )
 def test_rates_of_three_epochs_of_two_steps(options: dict[str, object], rates: list[float]) -> None:
-    found = _rates(TrainOptions(n_epochs=3, **options), 2, len(rates))  # type: ignore[arg-type]
+    found = _rates(FitOptions(n_epochs=3, **options), 2, len(rates))  # type: ignore[arg-type]
     assert found == pytest.approx(rates, abs=1e-3)
 
 
 @pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.AdamW])
 def test_one_cycle_is_that_of_torch(kind: type[torch.optim.Optimizer]) -> None:
     ours, theirs = _optimizer(0.1, kind=kind), _optimizer(0.1, kind=kind)
-    options = TrainOptions(lr_schedule="onecycle", n_epochs=4)
+    options = FitOptions(lr_schedule="onecycle", n_epochs=4)
     schedule = Schedule(ours, options, 5)
     reference = OneCycleLR(theirs, 0.1, total_steps=21)
     with warnings.catch_warnings():
@@ -81,13 +81,13 @@ def test_cosine_is_that_of_torch() -> None:
         for _ in range(12):
             wanted.append(optimizer.param_groups[0]["lr"] / 0.3)
             reference.step()
-    assert _rates(TrainOptions(lr_schedule="cosine", n_epochs=4), 3, 12) == pytest.approx(wanted)
+    assert _rates(FitOptions(lr_schedule="cosine", n_epochs=4), 3, 12) == pytest.approx(wanted)
 
 
 def test_a_plateau_lowers_the_rate_when_torch_would() -> None:
     losses = [1.0, 0.9, 0.95, 0.93, 0.91, 0.8, 0.8, 0.8, 0.8, 0.79999, 0.7]
     ours, theirs = _optimizer(1.0), _optimizer(1.0)
-    schedule = Schedule(ours, TrainOptions(lr_schedule="plateau", lr_patience=2), 1)
+    schedule = Schedule(ours, FitOptions(lr_schedule="plateau", lr_patience=2), 1)
     reference = ReduceLROnPlateau(theirs, patience=2)
     for loss in losses:
         schedule.step()
@@ -99,13 +99,13 @@ def test_a_plateau_lowers_the_rate_when_torch_would() -> None:
 
 def test_groups_keep_their_ratio() -> None:
     optimizer = _optimizer(1.0, 10.0)
-    schedule = Schedule(optimizer, TrainOptions(lr_schedule="cosine", n_epochs=2), 1)
+    schedule = Schedule(optimizer, FitOptions(lr_schedule="cosine", n_epochs=2), 1)
     schedule.step()
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.5, 5.0])
 
 
 def test_a_schedule_goes_on_where_it_was() -> None:
-    options = TrainOptions(lr_schedule="plateau", lr_patience=0, warmup_epochs=0.5)
+    options = FitOptions(lr_schedule="plateau", lr_patience=0, warmup_epochs=0.5)
     first, again = _optimizer(1.0), _optimizer(1.0)
     one, other = Schedule(first, options, 4), Schedule(again, options, 4)
     for loss in (1.0, 1.0, 1.0):

@@ -310,7 +310,7 @@ def _bad_json(folder: Path) -> list[Path]:
         (lambda folder: [_run(folder / "a", 1.0)], "two runs or more"),
         (_same_twice, "is given twice"),
         (_other_labels, "disagree on the label of 180 clips"),
-        (_no_table, "choose --subset validation"),
+        (_no_table, "choose validation (--subset)"),
         (_no_common_class, "1 classes in common"),
         (_no_common_clip, "no clip in common"),
         (_bad_json, "run.json is no JSON"),

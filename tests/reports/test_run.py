@@ -234,14 +234,16 @@ def test_what_a_former_report_knew_is_kept_where_no_table_tells_better(tmp_path:
     _write_table(tmp_path / "predictions_testing.csv", [_row("a", "happy", 0.9)])
     former = {"testing": {"loss": 1.25}, "validation": {"uar": 0.5}}
     (tmp_path / "metrics.json").write_text(json.dumps(former))
-    results = write_run_report(tmp_path, lambda line: None)
+    results = write_run_report(tmp_path)
     assert results["testing"]["loss"] == 1.25
     assert results["validation"] == {"uar": 0.5}
     assert results["testing"]["intervals"]["uar"] == {"value": 1.0, "low": None, "high": None}
 
 
 @pytest.mark.parametrize("kind", ["multilabel", "regression"])
-def test_other_tasks_are_reported_too(tmp_path: Path, kind: str) -> None:
+def test_other_tasks_are_reported_too(
+    tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
     random = np.random.default_rng(0)
     rows = []
     for number in range(40):
@@ -258,8 +260,8 @@ def test_other_tasks_are_reported_too(tmp_path: Path, kind: str) -> None:
             }
         )
     _write_table(tmp_path / "predictions_testing.csv", rows)
-    lines: list[str] = []
-    scores = write_run_report(tmp_path, lines.append)["testing"]
+    caplog.set_level("INFO")
+    scores = write_run_report(tmp_path)["testing"]
     main_score = {"multilabel": "macro_f1", "regression": "ccc"}[kind]
     ends = scores["intervals"][main_score]
     assert ends["low"] <= scores[main_score] <= ends["high"]
@@ -268,7 +270,7 @@ def test_other_tasks_are_reported_too(tmp_path: Path, kind: str) -> None:
     figures = {path.stem.removesuffix("_testing") for path in tmp_path.glob("*.png")}
     expected = {"multilabel": {"curves", "speakers", "groups"}, "regression": {"agreement"}}
     assert figures == expected[kind]
-    assert lines[0].startswith("testing: ")
+    assert caplog.messages[0].startswith("testing: ")
 
 
 def test_a_table_is_read_as_it_was_written(tmp_path: Path) -> None:

@@ -68,12 +68,12 @@ def test_the_allocator_uses_freed_memory_again() -> None:
 
 
 def test_where_not_even_two_clips_fit_the_remedy_is_told() -> None:
-    with pytest.raises(ValueError, match="with two clips: try --batch_size 1 with --accumulate"):
+    with pytest.raises(ValueError, match="with two clips: take batches of 1 and accumulate them"):
         largest_batch(lambda _: False, 100)
 
 
 def test_an_end_of_memory_is_one_line_with_the_remedy() -> None:
-    with pytest.raises(ValueError, match="smaller --batch_size"), explain_out_of_memory():
+    with pytest.raises(ValueError, match="take smaller batches"), explain_out_of_memory():
         raise torch.OutOfMemoryError("CUDA out of memory")
     with pytest.raises(RuntimeError, match="shapes"), explain_out_of_memory():
         raise RuntimeError("shapes do not match")
