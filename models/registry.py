@@ -145,11 +145,7 @@ def build_model(name: str, **arguments: Any) -> EmotionModel:
     unknown = sorted(set(arguments) - set(accepted_arguments(name)))
     if unknown:
         raise ValueError(f"model {name!r} takes no argument {', '.join(unknown)}")
-    try:
-        model = find_model(name)(**arguments)
-    except (ArithmeticError, AssertionError, RuntimeError, TypeError) as error:  # torch's own
-        told = ", ".join(f"{key}={value}" for key, value in arguments.items())
-        raise ValueError(f"model {name!r} cannot be built with {told}: {error}") from error
+    model = find_model(name)(**arguments)
     model.name, model.arguments = name, arguments
     return model
 
