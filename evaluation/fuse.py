@@ -8,8 +8,9 @@ system and their fusion on the second. Writes `fused.csv` and `metrics.json`. Ne
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from evaluation.score_tables import ScoreTable, read_labels, read_score_table
 from system.command_line import OneLineParser, exit_status
 from system.files import write_json
 
+_LOG = logging.getLogger(__name__)
 Labels = tuple[dict[str, str], dict[str, str]]  # of read_labels: true classes, speakers
 
 
@@ -185,7 +187,7 @@ def _run(options: argparse.Namespace) -> int:
         scores = {}
     notes += _notes(test)
     _write(options.output, test, fused, {**_describe(options, rule, names, test), **scores}, notes)
-    _tell(scores, notes, options, print)
+    _tell(scores, notes, options)
     return 0
 
 
@@ -327,22 +329,21 @@ def _tell(
     scores: dict[str, Any],
     notes: Sequence[str],
     options: argparse.Namespace,
-    say: Callable[[str], None],
 ) -> None:
     for note in notes:
-        say(note)
+        _LOG.info(note)
     for name, system in scores.get("systems", {}).items():
         parts = [f"{MEASURE_NAMES[m]} {_percent(system[m])}" for m in MEASURES]
-        say(f"{name}: {', '.join(parts)} ({system['clips']} clips)")
+        _LOG.info(f"{name}: {', '.join(parts)} ({system['clips']} clips)")
     if scores:
         gain = scores["gain"]
         uar, over = gain["uar"], gain["over"]
         ends = "" if uar["low"] is None else f" [{100 * uar['low']:+.1f}, {100 * uar['high']:+.1f}]"
-        say(
+        _LOG.info(
             f"fused less {over}: UAR {100 * uar['difference']:+.1f} points{ends}, "
             f"permutation p = {uar['p_permutation']:.3g}"
         )
-    say(f"wrote {options.output / 'fused.csv'} and {options.output / 'metrics.json'}")
+    _LOG.info(f"wrote {options.output / 'fused.csv'} and {options.output / 'metrics.json'}")
 
 
 def _percent(score: dict[str, Any]) -> str:

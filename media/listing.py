@@ -1,4 +1,4 @@
-"""What `--media_path` names: files, folders, globs, or tables of files and their speakers."""
+"""What a user names as media: files, folders, globs, or tables of files and their speakers."""
 
 from __future__ import annotations
 

@@ -46,15 +46,24 @@ def read_arguments(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
 def check_arguments(name: str, values: Mapping[str, Any]) -> None:
     """Build an architecture without memory behind its tensors, to see what it refuses.
 
-    Those whose size depends on the data are left, and so are those that are made of trained parts.
+    Those that are made of trained parts are left.
 
     Raises:
         ValueError: values that do not go together.
     """
-    if set(accepted_arguments(name)) & {"image_size", *model_inputs(name)}:
+    accepted = accepted_arguments(name)
+    if set(accepted) & set(model_inputs(name)):
         return
-    with torch.device("meta"):
-        build_model(name, **values)
+    try:
+        with torch.device("meta"):
+            build_model(name, **values)
+    except ValueError:
+        if "image_size" not in accepted:  # else the size of the data decides
+            raise
+    except (ArithmeticError, AssertionError, RuntimeError, TypeError) as error:  # torch's own
+        told = ", ".join(f"{key}={value}" for key, value in values.items())
+        reason = " ".join(str(error).split())
+        raise ValueError(f"model {name} cannot be built with {told}: {reason}") from error
 
 
 def describe_arguments(name: str) -> str:

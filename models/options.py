@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from models.names import ARCHITECTURES, FUSIONS
+from models.names import FUSIONS, list_architectures
 from system.flags import COMBINE, FIT, INFER, option
 
 # Arguments of single architectures that had options of their own until version 0.1.
@@ -38,7 +38,7 @@ _of_model = partial(option, stage=(FIT, COMBINE))
 class ModelOptions:
     """An architecture. What it does not take is refused; None leaves it its own default."""
 
-    model: str = _of_model("multimodalcnn", "architecture", choices=tuple(sorted(ARCHITECTURES)))
+    model: str = _of_model("multimodalcnn", "architecture", choices=list_architectures)
     model_arg: dict[str, Any] = _of_model(
         {},
         "argument of the architecture's own, such as whisper_size=base; repeatable. A wrong name "

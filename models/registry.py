@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from models.names import ARCHITECTURES
+from models.names import ARCHITECTURES, list_architectures
 
 if TYPE_CHECKING:
     from models.whisper_speech import WhisperSpeech
@@ -178,11 +178,14 @@ def register_model(name: str) -> Callable[[ModelClass], ModelClass]:
     def register(cls: ModelClass) -> ModelClass:
         if name in _MODELS:
             raise ValueError(f"model name {name!r} is taken by {_MODELS[name].__qualname__}")
+        if ARCHITECTURES.get(name, cls.__module__) != cls.__module__:
+            raise ValueError(f"model name {name!r} is taken by {ARCHITECTURES[name]}")
         if not cls.inputs:
             raise ValueError(
                 f"{cls.__qualname__} must declare `inputs`, such as ('face', 'speech')"
             )
         _MODELS[name] = cls
+        ARCHITECTURES[name] = cls.__module__
         return cls
 
     return register
@@ -190,7 +193,7 @@ def register_model(name: str) -> Callable[[ModelClass], ModelClass]:
 
 def list_models() -> list[str]:
     """Names of all architectures, sorted."""
-    return sorted({*ARCHITECTURES, *_MODELS})
+    return list(list_architectures())
 
 
 def build_model(name: str, **arguments: Any) -> EmotionModel:
@@ -202,11 +205,7 @@ def build_model(name: str, **arguments: Any) -> EmotionModel:
     unknown = sorted(set(arguments) - set(accepted_arguments(name)))
     if unknown:
         raise ValueError(f"model {name!r} takes no argument {', '.join(unknown)}")
-    try:
-        model = find_model(name)(**arguments)
-    except (ArithmeticError, AssertionError, RuntimeError, TypeError) as error:  # torch's own
-        told = ", ".join(f"{key}={value}" for key, value in arguments.items())
-        raise ValueError(f"model {name!r} cannot be built with {told}: {error}") from error
+    model = find_model(name)(**arguments)
     model.name, model.arguments = name, arguments
     return model
 

@@ -18,7 +18,7 @@ from reports.page import build_page
 from reports.plots import write_figure
 from reports.recommendation import recommend
 from reports.tables import comparison_tables, to_latex, to_markdown
-from system.command_line import OneLineParser
+from system.command_line import OneLineParser, print_error
 from system.files import replacing, write_json
 
 
@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sentences = recommend(analysis, options.within_points)
         write_comparison(analysis, sentences, options.output)
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print_error(error)
         return 2
     for line in (*analysis["notes"], *sentences):
         print(line)

@@ -25,7 +25,7 @@ def option(  # noqa: PLR0913 - each says one thing of a flag
     text: str,
     *,
     stage: Sequence[str],
-    choices: Sequence[str] = (),
+    choices: Sequence[str] | Callable[[], Sequence[str]] = (),
     when: tuple[str, tuple[Any, ...]] | None = None,
     least: float | None = None,
     read: Callable[[str], Any] | None = None,
@@ -38,7 +38,7 @@ def option(  # noqa: PLR0913 - each says one thing of a flag
         default: its value where it is not given; a list or dict is copied for each instance.
         text: help, without the default, which is added.
         stage: modes in which it has an effect, of `FIT`, `COMBINE`, `EVALUATE` and `INFER`.
-        choices: values allowed.
+        choices: values allowed, or what lists them.
         when: (other option, its values) under which this one has an effect.
         least: smallest value allowed.
         read: text of the command line to a value, where the type alone does not say how.
@@ -48,7 +48,7 @@ def option(  # noqa: PLR0913 - each says one thing of a flag
     metadata = {
         "help": text,
         "stage": tuple(stage),
-        "choices": tuple(choices),
+        "choices": choices,
         "when": when,
         "least": least,
         "read": read,
@@ -139,7 +139,8 @@ def allowed_values(entry: Field[Any], hint: Any) -> tuple[str, ...]:
     base = _base_type(hint)
     if typing.get_origin(base) is typing.Literal:
         return typing.get_args(base)
-    return tuple(entry.metadata["choices"])
+    choices = entry.metadata["choices"]
+    return tuple(choices() if callable(choices) else choices)
 
 
 def _base_type(hint: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import sys
 import textwrap
 import typing
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -41,7 +42,8 @@ class HelpAction(argparse.Action):
         values: Any,
         option_string: str | None = None,
     ) -> None:
-        parser.exit(0, f"{self._show(values)}\n")
+        sys.stdout.write(f"{self._show(values)}\n")
+        parser.exit()
 
 
 def format_sections(sections: Mapping[str, Sequence[type | str]], stage: str | None = None) -> str:

@@ -240,7 +240,7 @@ def test_a_store_of_another_face_size_is_refused(
 ) -> None:
     manifest = make_corpus(tmp_path)
     arguments = ["--annotation_path", str(manifest), "--sample_size", "64"]
-    assert "the store holds faces of 32 pixels" in _error_of(arguments, capsys)
+    assert "asked for, but the store holds faces of 32" in _error_of(arguments, capsys)
 
 
 def test_a_wrong_number_of_classes_is_refused(

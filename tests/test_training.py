@@ -160,7 +160,7 @@ def test_an_end_of_memory_is_one_line_with_what_helps(
     arguments = ["--annotation_path", str(manifest), "--result_path", str(tmp_path)]
     assert main([*arguments, "--model", "speech_cnn"]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
-    assert line.startswith("error: out of memory: give a smaller --batch_size")
+    assert line.startswith("error: out of memory: take smaller batches")
     assert "--accumulate" in line
     assert "--gradient_checkpointing" in line
 

@@ -19,25 +19,27 @@ def _make(root: Path, *names: str) -> Path:
     return root
 
 
-def _read(root: Path) -> tuple[list[tuple[str, ...]], list[str]]:
-    """(label, subset, video, audio) of each record with paths under the root, and what is told."""
-    told: list[str] = []
-    records = read_records(root, told.append)
+def _read(root: Path) -> list[tuple[str, ...]]:
+    """(label, subset, video, audio) of each record with paths under the root."""
+    records = read_records(root)
     return [
         (r.label, r.subset, r.video.removeprefix(f"{root}/"), r.audio.removeprefix(f"{root}/"))
         for r in records
-    ], told
+    ]
 
 
-def test_folders_below_a_class_are_of_that_class(tmp_path: Path) -> None:
+def test_folders_below_a_class_are_of_that_class(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
     _make(tmp_path, "neutral/actor1/01.mp4", "Happiness/05.wmv", "sad/a/b/02.wav")
-    records, told = _read(tmp_path)
+    records = _read(tmp_path)
     assert records == [
         ("happy", "", "Happiness/05.wmv", ""),
         ("neutral", "", "neutral/actor1/01.mp4", ""),
         ("sad", "", "", "sad/a/b/02.wav"),
     ]
-    assert told == [
+    assert caplog.messages == [
         "3 files taken as 3 records: 1 happy, 1 neutral, 1 sad",
         "folder Happiness is read as happy",
     ]
@@ -45,7 +47,7 @@ def test_folders_below_a_class_are_of_that_class(tmp_path: Path) -> None:
 
 def test_folders_of_subsets_above_the_classes_are_no_classes(tmp_path: Path) -> None:
     _make(tmp_path, "train/happy/1.png", "train/sad/2.png", "val/happy/3.png", "Test/sad/4.png")
-    records, _ = _read(tmp_path)
+    records = _read(tmp_path)
     assert sorted(records) == [
         ("happy", "training", "train/happy/1.png", ""),
         ("happy", "validation", "val/happy/3.png", ""),
@@ -54,7 +56,10 @@ def test_folders_of_subsets_above_the_classes_are_no_classes(tmp_path: Path) -> 
     ]
 
 
-def test_what_systems_and_editors_leave_is_no_class_and_no_failure(tmp_path: Path) -> None:
+def test_what_systems_and_editors_leave_is_no_class_and_no_failure(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
     _make(
         tmp_path,
         ".ipynb_checkpoints/01-checkpoint.mp4",
@@ -65,37 +70,42 @@ def test_what_systems_and_editors_leave_is_no_class_and_no_failure(tmp_path: Pat
         "happy/notes.txt",
         "loose.mp4",
     )
-    records, told = _read(tmp_path)
+    records = _read(tmp_path)
     assert records == [("happy", "", "happy/01.mp4", "")]
-    assert told[1] == "left: 2 hidden, 2 hidden folder, 1 .txt, 1 in no folder of a class"
+    assert (
+        caplog.messages[1] == "left: 2 hidden, 2 hidden folder, 1 .txt, 1 in no folder of a class"
+    )
 
 
 def test_every_suffix_that_can_be_read_is_taken_in_any_case(tmp_path: Path) -> None:
     names = [f"happy/{i}{suffix}" for i, suffix in enumerate(sorted(MEDIA))]
     _make(tmp_path, *names, "happy/x.MPEG")
-    assert len(_read(tmp_path)[0]) == len(MEDIA) + 1
+    assert len(_read(tmp_path)) == len(MEDIA) + 1
 
 
-def test_pictures_and_sound_of_one_name_are_one_record(tmp_path: Path) -> None:
+def test_pictures_and_sound_of_one_name_are_one_record(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
     _make(tmp_path, "happy/01.mp4", "happy/01.wav", "happy/02.wav", "sad/01.wav", "sad/2.1.mp4")
-    records, told = _read(tmp_path)
+    records = _read(tmp_path)
     assert sorted(records) == [
         ("happy", "", "", "happy/02.wav"),
         ("happy", "", "happy/01.mp4", "happy/01.wav"),
         ("sad", "", "", "sad/01.wav"),
         ("sad", "", "sad/2.1.mp4", ""),
     ]
-    assert told[0] == "5 files taken as 4 records: 2 happy, 2 sad"
+    assert caplog.messages[0] == "5 files taken as 4 records: 2 happy, 2 sad"
 
 
 def test_several_videos_of_one_name_are_kept_apart(tmp_path: Path) -> None:
     _make(tmp_path, "happy/01.mp4", "happy/01.avi", "happy/01.wav")
-    assert len(_read(tmp_path)[0]) == 3
+    assert len(_read(tmp_path)) == 3
 
 
 def test_classes_of_other_names_are_the_outermost_folders(tmp_path: Path) -> None:
     _make(tmp_path, "bored/x/1.mp4", "keen/2.mp4")
-    assert [record[0] for record in _read(tmp_path)[0]] == ["bored", "keen"]
+    assert [record[0] for record in _read(tmp_path)] == ["bored", "keen"]
 
 
 def test_emotions_at_several_depths_are_refused(tmp_path: Path) -> None:

@@ -383,7 +383,10 @@ def test_a_folder_that_is_no_run_is_refused_with_the_remedy(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([str(tmp_path)]) == 2
-    assert "python main.py --no_train --resume_path" in capsys.readouterr().err
+    assert (
+        "score the run first, without training (--no_train, --resume_path)"
+        in capsys.readouterr().err
+    )
     assert main([str(tmp_path / "nowhere")]) == 2
     assert "is no folder of a run" in capsys.readouterr().err
 
