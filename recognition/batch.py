@@ -25,8 +25,11 @@ from media.listing import SUMMARY_NAME, Listed, list_media, output_names, where
 from opts import InferenceOptions, Options
 from system.command_line import describe_unexpected, print_error
 from system.files import printable, replacing
+from timeline.csv_format import write_csv
+from timeline.formats import read_timeline
+from timeline.json_format import write_json
 from timeline.summary import dominant_shares, summarise
-from timeline.table import Timeline, read_timeline, write_csv, write_json
+from timeline.table import Timeline
 
 # Errors of the system after which no further file can be written either.
 _NO_MORE_WRITING = {errno.ENOSPC, errno.EROFS, errno.EDQUOT}

@@ -26,7 +26,9 @@ from media.faces import build_detector
 from media.landmarks import POINTS
 from models import build_model
 from tests.builders import LABELS, make_checkpoint, make_recording, without_face, without_sound
-from timeline.table import read_timeline, write_csv, write_json
+from timeline.csv_format import write_csv
+from timeline.formats import read_timeline
+from timeline.json_format import write_json
 
 CONFIG = ClipConfig(face_size=32, pictures=3)
 RULES = tuple(ConformalRule("lac", c, q) for c, q in ((0.5, 0.3), (0.9, 0.6)))

@@ -20,7 +20,7 @@ from media.preprocess import preprocess
 from media.recording import read_recording
 from opts import parse_options
 from tests.builders import make_checkpoint, make_corpus
-from timeline.table import read_timeline
+from timeline.formats import read_timeline
 
 ROOT = Path(__file__).parent.parent
 CONFIG = ClipConfig(face_size=32, pictures=3)

@@ -21,7 +21,7 @@ from recognition import batch
 from recognition.batch import SUMMARY_COLUMNS
 from tests.builders import make_checkpoint
 from tests.conftest import RATE, WriteMedia
-from timeline.table import read_timeline
+from timeline.formats import read_timeline
 
 ROOT = Path(__file__).parents[2]
 
