@@ -32,10 +32,12 @@ def _run(arguments: Sequence[str] | None) -> int:
         return 0
     if options.mode == INFER:
         from recognition.batch import infer_files, list_recordings
+        from system.notes import print_notes
 
-        listed = list_recordings(options.inference, print)
+        print_notes("recognition")
+        listed = list_recordings(options.inference)
         return exit_status(
-            lambda: infer_files(options, _build_engine(options), listed, print),
+            lambda: infer_files(options, _build_engine(options).session, listed),
             "interrupted; recordings that were done are whole, and --resume leaves them out",
         )
     if options.data.is_cross_validation:
