@@ -20,8 +20,8 @@ from checkpoints.checkpoint import Checkpoint, load_checkpoint
 from media.clip import ClipConfig
 from opts import DEFAULT_CHECKPOINT
 from recognition.face_classifier import replace_face_classifier
-from recognition.options import DEFAULT_BATCH, RecognitionOptions
 from recognition.recogniser import build_recogniser
+from recognition.recogniser_options import DEFAULT_BATCH, RecognitionOptions
 from recognition.session import Session
 from system.device import pick_device
 from timeline.analysis import Analysis

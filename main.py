@@ -32,9 +32,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         return 0
     if options.mode == INFER:
         from recognition.batch import infer_files, list_recordings
-        from system.notes import print_notes
 
-        print_notes("recognition")
         listed = list_recordings(options.inference)
         return exit_status(
             lambda: infer_files(options, _build_engine(options).session, listed),

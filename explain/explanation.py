@@ -30,9 +30,9 @@ from explain.attribution import (
 from media.clip import Clip, Window
 from media.preprocess import preprocess
 from recognition.face_classifier import face_classifier
-from recognition.options import RecognitionOptions
 from recognition.probabilities import probabilities_of, read_task
 from recognition.recogniser import build_recogniser
+from recognition.recogniser_options import RecognitionOptions
 from reports.explanation_figure import (
     SheetRow,
     overlay,

@@ -20,8 +20,8 @@ from media.mesh import MeshReading, build_mesh_reading
 from media.recording import stream_clips
 from models import EmotionModel
 from recognition.contributions import Inputs, fused_modalities
-from recognition.options import RecognitionOptions
 from recognition.probabilities import pick_rule
+from recognition.recogniser_options import RecognitionOptions
 from recognition.windows import window_config
 
 MESH_INPUTS = {"landmarks", "blendshapes"}

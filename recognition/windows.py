@@ -8,7 +8,7 @@ from checkpoints.checkpoint import Checkpoint
 from media.clip import ClipConfig
 from models.efficientface import EfficientFace
 from models.picture_model import PictureModel
-from recognition.options import RecognitionOptions
+from recognition.recogniser_options import RecognitionOptions
 
 
 def window_config(checkpoint: Checkpoint, options: RecognitionOptions) -> ClipConfig:

@@ -21,8 +21,8 @@ from models import build_model
 from models.whisper_encoder import SIZES, WhisperSize
 from models.whisper_speech import CLIPS
 from recognition import recogniser as recogniser_module
-from recognition.options import RecognitionOptions
 from recognition.recogniser import Recogniser, build_recogniser
+from recognition.recogniser_options import RecognitionOptions
 from recognition.session import Session
 from recognition.thumbnails import Thumbnails
 from tests.builders import LABELS, SMALL, make_checkpoint, make_recording
