@@ -14,17 +14,17 @@ from itertools import combinations
 
 import torch
 from torch import Tensor, nn
-from torchvision.models import VisionTransformer
 
 from models import EmotionModel
 from models.layers import TokenEmbedding, TransformerBlock
+from models.vit_b_16 import ViTB16
 
 Inputs = Mapping[str, Tensor]
 
 
 def has_class_token(model: nn.Module) -> bool:
     """Whether a model looks at patches of a picture through a class token, so it can be rolled."""
-    return any(isinstance(part, (TokenEmbedding, VisionTransformer)) for part in model.modules())
+    return any(isinstance(part, (TokenEmbedding, ViTB16)) for part in model.modules())
 
 
 @contextmanager
