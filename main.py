@@ -35,7 +35,7 @@ def _run(arguments: Sequence[str] | None) -> int:
 
         listed = list_recordings(options.inference)
         return exit_status(
-            lambda: infer_files(options, _build_engine(options).session, listed),
+            lambda: infer_files(options.inference, _build_engine(options).session, listed),
             "interrupted; recordings that were done are whole, and --resume leaves them out",
         )
     if options.data.is_cross_validation:

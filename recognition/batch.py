@@ -22,9 +22,10 @@ from tqdm import tqdm
 
 from media.errors import MediaError
 from media.listing import SUMMARY_NAME, Listed, list_media, output_names, where
-from opts import InferenceOptions, Options
+from opts import InferenceOptions
 from recognition.session import Session
 from system.command_line import describe_unexpected, print_error
+from system.errors import OptionError
 from system.files import printable, replacing
 from timeline.csv_format import write_csv
 from timeline.formats import read_timeline
@@ -56,7 +57,7 @@ class Outcome:
 
 
 def infer_files(
-    options: Options,
+    settings: InferenceOptions,
     session: Session,
     listed: Sequence[Listed],
 ) -> int:
@@ -67,7 +68,6 @@ def infer_files(
     Raises:
         OSError: nothing more can be written.
     """
-    settings = options.inference
     folder = Path(settings.output)
     names = output_names([item.path for item in listed], lambda name: _owner(folder / name))
     outcomes = [_infer_one(session, item, folder / names[item.path], settings) for item in listed]
@@ -91,9 +91,13 @@ def list_recordings(settings: InferenceOptions) -> list[Listed]:
         settings.media_path, settings.speaker_column, settings.speaker_folder, _logger.info
     )
     if settings.save_plot and len(listed) > 1:
-        raise ValueError(f"--save_plot is for one recording; {len(listed)} go to --output")
+        raise OptionError(
+            f"one file for the plot, but {len(listed)} recordings; their plots go to the folder",
+            "save_plot",
+            "output",
+        )
     if Path(settings.output).is_file():
-        raise ValueError(f"--output {settings.output} is a file; give a folder")
+        raise OptionError(f"{settings.output} is a file; give a folder", "output")
     if settings.save_plot:
         from reports.plots import check_figure_format
 
@@ -108,7 +112,7 @@ def _check_writable(folder: Path) -> None:
     while not there.exists():  # it is made when there is something to write
         there = there.parent
     if not os.access(there, os.W_OK | os.X_OK):
-        raise OSError(errno.EACCES, "cannot be written to; give another --output", str(folder))
+        raise OSError(errno.EACCES, "cannot be written to; give another folder", str(folder))
 
 
 def _infer_one(

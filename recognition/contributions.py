@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from checkpoints.checkpoint import Checkpoint
+from system.errors import OptionError
 
 Inputs = Mapping[str, Tensor]
 
@@ -44,9 +45,13 @@ def fused_modalities(checkpoint: Checkpoint) -> tuple[str, ...]:
     """
     inputs, name = checkpoint.model.inputs, checkpoint.source.get("name", "the checkpoint")
     if len(inputs) < 2:
-        raise ValueError(f"--contributions compares modalities, and {name} takes {inputs[0]} alone")
+        raise OptionError(
+            f"contributions are of several modalities, and {name} takes {inputs[0]} alone",
+            "contributions",
+        )
     if checkpoint.task == "regression":
-        raise ValueError(
-            f"--contributions is of the winning class, and {name} gives values: leave it out"
+        raise OptionError(
+            f"contributions are to the winning class, and {name} gives values: ask for none",
+            "contributions",
         )
     return inputs

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from checkpoints.checkpoint import Checkpoint, combine_checkpoints, load_checkpoint, reorder_classes
+from system.errors import OptionError
 
 
 def face_classifier(checkpoint: Checkpoint) -> Checkpoint:
@@ -25,9 +26,10 @@ def replace_face_classifier(checkpoint: Checkpoint, path: Path) -> Checkpoint:
         ValueError: the checkpoint is no late fusion, or the file no classifier of its classes.
     """
     if checkpoint.model.name != "late_fusion":
-        raise ValueError(
-            f"--efficientface_path replaces the face classifier of a late fusion, and "
-            f"{checkpoint.source['name']} is a {checkpoint.model.name}"
+        raise OptionError(
+            f"only a late fusion's face classifier can be replaced, and "
+            f"{checkpoint.source['name']} is a {checkpoint.model.name}",
+            "efficientface_path",
         )
     method = checkpoint.model.arguments["late_method"]
     face = reorder_classes(load_checkpoint(path), checkpoint.class_names)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from checkpoints.checkpoint import Checkpoint
 from evaluation.calibration import ConformalRule
+from system.errors import OptionError
 from timeline.row import Task
 
 COVERAGE_TOLERANCE = 0.005  # between the coverage asked for and that of a checkpoint's rule
@@ -34,14 +35,17 @@ def pick_rule(checkpoint: Checkpoint, coverage: float) -> ConformalRule:
     """
     name = checkpoint.source.get("name", "the checkpoint")
     if not checkpoint.conformal:
-        raise ValueError(
-            f"--uncertain needs a calibrated checkpoint, and {name} is not: score its run with "
-            "--no_train --resume_path RUN_FOLDER, which calibrates it on validation"
+        raise OptionError(
+            f"marking uncertain rows needs a calibrated checkpoint, and {name} is not: score its "
+            "run, which calibrates it on validation",
+            "uncertain",
+            "no_train",
+            "resume_path",
         )
     rule = min(checkpoint.conformal, key=lambda rule: abs(rule.coverage - coverage))
     if abs(rule.coverage - coverage) > COVERAGE_TOLERANCE:
         there = ", ".join(f"{rule.coverage:g}" for rule in checkpoint.conformal)
-        raise ValueError(f"--uncertain {coverage:g}: {name} was calibrated for {there}")
+        raise OptionError(f"coverage {coverage:g}: {name} was calibrated for {there}", "uncertain")
     return rule
 
 

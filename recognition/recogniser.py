@@ -23,6 +23,7 @@ from recognition.contributions import Inputs, fused_modalities
 from recognition.probabilities import pick_rule
 from recognition.recogniser_options import RecognitionOptions
 from recognition.windows import window_config
+from system.errors import OptionError
 
 MESH_INPUTS = {"landmarks", "blendshapes"}
 
@@ -115,7 +116,9 @@ def build_recogniser(
     rule = None if options.uncertain is None else pick_rule(checkpoint, options.uncertain)
     if options.adapt and not checkpoint.priors:
         name = checkpoint.source["name"]
-        raise ValueError(f"--adapt recording needs a model trained with it, and {name} is not")
+        raise OptionError(
+            f"adapting to faces needs a model that was trained with it, and {name} is not", "adapt"
+        )
     model = checkpoint.model.to(device).eval()
     fused = fused_modalities(checkpoint) if options.contributions else ()
     if options.contributions and hasattr(model, "keep_gates"):

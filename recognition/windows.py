@@ -9,6 +9,7 @@ from media.clip import ClipConfig
 from models.efficientface import EfficientFace
 from models.picture_model import PictureModel
 from recognition.recogniser_options import RecognitionOptions
+from system.errors import OptionError
 
 
 def window_config(checkpoint: Checkpoint, options: RecognitionOptions) -> ClipConfig:
@@ -39,7 +40,7 @@ def _recording_config(checkpoint: Checkpoint, yunet: bool) -> ClipConfig:
     """
     if not checkpoint.class_names:
         name = checkpoint.source.get("name", checkpoint.model.name)
-        raise ValueError(f"{name} has no classifier: train one from it, with --pretrain_path")
+        raise OptionError(f"{name} has no classifier: train one from it", "pretrain_path")
     config = checkpoint.clip_config
     if "speech" not in checkpoint.model.inputs:
         config = replace(config, voice_activity=0.0)
@@ -52,17 +53,23 @@ def _check_single(checkpoint: Checkpoint, options: RecognitionOptions, rate: flo
     """Raise ValueError where a checkpoint cannot be used frame by frame at that rate."""
     model, name = checkpoint.model, checkpoint.source.get("name", "the checkpoint")
     if not rate > 0:
-        raise ValueError(f"--sample_rate must be above 0, not {rate:g}")
+        raise OptionError(f"windows a second must be above 0, not {rate:g}", "sample_rate")
     if options.window_seconds is not None or options.hop_seconds is not None:
-        raise ValueError("--window_seconds and --hop_seconds have no effect with --sample_rate")
+        raise OptionError(
+            "the lengths of windows and hops have no effect where windows hold one frame each",
+            "window_seconds",
+            "hop_seconds",
+            "sample_rate",
+        )
     single = (
         isinstance(model, (PictureModel, EfficientFace)) or checkpoint.clip_config.pictures == 1
     )
     if model.inputs != ("face",) or not single:
         kind = f"takes {' and '.join(model.inputs)}"
         if model.inputs == ("face",):
-            kind = f"takes {checkpoint.clip_config.pictures} pictures in their order"
-        raise ValueError(
-            f"--sample_rate is for models of single pictures, and {name} is a {model.name} "
-            f"that {kind}: leave it out"
+            kind = f"takes {checkpoint.clip_config.pictures} frames in their order"
+        raise OptionError(
+            f"windows of one frame each are for models of single frames, and {name} is a "
+            f"{model.name} that {kind}: leave it out",
+            "sample_rate",
         )

@@ -12,6 +12,7 @@ from tarfile import TarError
 from typing import NoReturn
 
 from media.errors import MediaError
+from system.errors import with_flags
 
 ROOT = Path(__file__).parents[1]
 INTERRUPTED = 130  # exit status after Ctrl-C, as shells have it
@@ -51,7 +52,8 @@ def describe_unexpected(error: Exception) -> str:
 
 def print_error(error: Exception | str, kind: str = "error") -> None:
     """One line on stderr."""
-    text = " ".join(str(error).splitlines())
+    text = with_flags(error) if isinstance(error, Exception) else error
+    text = " ".join(text.splitlines())
     sys.stderr.write(f"{kind}: {text}\n")
 
 

@@ -100,7 +100,7 @@ def test_rows_are_uncertain_where_not_one_class_alone_remains_possible(
     ("rules", "coverage", "message"),
     [
         ((), 0.9, "needs a calibrated checkpoint, and model.safetensors is not"),
-        (RULES, 0.8, "--uncertain 0.8: model.safetensors was calibrated for 0.5, 0.9"),
+        (RULES, 0.8, "coverage 0.8: model.safetensors was calibrated for 0.5, 0.9"),
     ],
 )
 def test_a_coverage_that_the_checkpoint_lacks_is_refused_by_name(
@@ -226,13 +226,13 @@ def test_each_row_is_of_the_picture_nearest_to_its_middle(
     ("name", "options", "message"),
     [
         ("speech_cnn", {}, "is a speech_cnn that takes speech: leave it out"),
-        ("face_cnn", {}, "is a face_cnn that takes 3 pictures in their order"),
+        ("face_cnn", {}, "is a face_cnn that takes 3 frames in their order"),
         ("multimodalcnn", {}, "takes face and speech"),
-        ("cnn_simple", {"hop_seconds": 0.5}, "have no effect with --sample_rate"),
-        ("cnn_simple", {"sample_rate": 0.0}, "--sample_rate must be above 0, not 0"),
+        ("cnn_simple", {"hop_seconds": 0.5}, "have no effect where windows hold one frame each"),
+        ("cnn_simple", {"sample_rate": 0.0}, "windows a second must be above 0, not 0"),
     ],
 )
-def test_a_model_that_needs_more_than_a_picture_takes_no_sample_rate(
+def test_a_model_that_needs_more_than_a_frame_takes_no_sample_rate(
     tmp_path: Path, name: str, options: dict[str, float], message: str
 ) -> None:
     path = _save(make_checkpoint(name, CONFIG), tmp_path)
@@ -287,7 +287,8 @@ def test_the_command_line_reaches_all_of_it(
     assert (tmp_path / "out" / "a.png").exists()
     assert "Uncertain: " in capsys.readouterr().out
     assert main([*arguments, "--sample_rate", "2"]) == 2
-    assert len(capsys.readouterr().err.strip().splitlines()) == 1
+    (error,) = capsys.readouterr().err.strip().splitlines()
+    assert error.endswith("takes face and speech: leave it out (--sample_rate)")
 
 
 def _seen(seconds: float, speaker: str | None, engine: TrainingAlignedInference) -> list[bool]:
