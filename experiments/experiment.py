@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 
 from checkpoints.checkpoint import Checkpoint, load_checkpoint
 from datasets.annotations import Record
+from datasets.kept_blocks import KeptBlocks
 from datasets.labels import describe_unplaced
 from datasets.sampler import EpochSampler
 from datasets.samples import ClipDataset, SampleOptions, StoreSet, collate, measure_faces
@@ -24,7 +25,6 @@ from experiments.options import ExperimentOptions, run_folder_of
 from media.adaptation import REFERRED, Prior
 from media.clip import Clip, ClipConfig
 from models import EmotionModel
-from models.encoded_blocks import KeptBlocks
 from system.device import pick_device
 from system.errors import OptionError
 from system.files import write_json

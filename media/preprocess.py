@@ -88,6 +88,12 @@ def used_blocks(mask: torch.Tensor, config: ClipConfig) -> list[int]:
     return [block for block, used in enumerate(held.tolist()) if used]
 
 
+def first_block(clip: Clip) -> int:
+    """Which block of the recording is the first of the clip's."""
+    assert clip.speech_block is not None, "cut without context: a window is its own block"
+    return clip.speech_block
+
+
 def preprocess_block(clip: Clip, block: int, config: ClipConfig) -> torch.Tensor:
     """(n_mels, L) of one of a clip's K blocks."""
     size = config.block_samples

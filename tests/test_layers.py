@@ -23,7 +23,8 @@ FLOORS = (
     ("optim", "reports"),
     ("validation",),
     ("training",),
-    ("experiments", "explain", "inference", "recognition"),
+    ("recognition",),
+    ("experiments", "explain", "inference"),
     ("opts",),
     ("main",),
     ("benchmarks",),
@@ -34,22 +35,15 @@ FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 EXCEPTIONS = {
     ("system/command_line.py", "media"): "catches MediaError, a mistake of the user like any other",
     ("system/csv_table.py", "media"): "names a Git LFS pointer in place of a table",
-    ("models/encoded_blocks.py", "media"): "encodes the sound of clips",
     ("evaluation/clip_names.py", "datasets"): "knows the emotions by RAVDESS's numbers",
     ("evaluation/fuse.py", "datasets"): "matches class names of two systems",
     ("evaluation/score_tables.py", "datasets"): "matches class names of two systems",
-    ("inference.py", "explain"): "leaves one modality out for --contributions",
-    ("explain/explanation.py", "inference"): "reads recordings as inference does",
-    ("recognition/batch.py", "inference"): "runs the engine on each recording",
 }
-# Files whose errors name flags of other programs, or (until they are rewritten) our own.
+# Files whose errors name flags of other programs.
 NAME_FLAGS = {
     "checkpoints/whisper_weights.py": "a flag of the program that converts Whisper",
     "media/mtcnn.py": "flags of pip",
-    "inference.py": "names our flags in its errors",
-    "recognition/batch.py": "names our flags in its errors",
 }
-FILE_READERS_AMONG_MODELS = {"encoded_blocks.py": "keeps encoded sound beside a store"}
 
 
 def _sources(room: str) -> list[Path]:
@@ -121,7 +115,7 @@ def test_models_open_no_file() -> None:
     for path in _sources("models"):
         names = {n.id for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Name)}
         opens = "open" in names or bool(_imported(path) & {"pathlib", "os", "io", "safetensors"})
-        assert opens == (path.name in FILE_READERS_AMONG_MODELS), path.name
+        assert not opens, path.name
 
 
 @pytest.mark.parametrize("room", ["evaluation", "reports", "timeline"])
