@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from checkpoints.tfjs_weights import faceres_state, is_faceres, read_tfjs_weights
 from checkpoints.torch_files import read_foreign_weights, without_module
 from checkpoints.whisper_weights import WhisperWeights, describe_size, is_whisper, read_whisper
-from datasets.labels import AFFECTNET7, RAVDESS
 from evaluation.calibration import Calibration, ConformalRule
+from labels.emotions import AFFECTNET7, RAVDESS
 from media.adaptation import Prior
 from media.clip import ENTRIES, LEGACY, ClipConfig
 from models import EmotionModel, build_model, find_block_encoder

@@ -31,7 +31,7 @@ import numpy as np
 
 from datasets.annotations import Record
 from datasets.imotions import EMOTIONS, SCALES, Export, Layout, read_export, read_layout
-from datasets.labels import canonical
+from labels.emotions import canonical
 from media.clip import check_hop, tile_windows
 from media.errors import MediaError
 from media.suffixes import VIDEO, is_hidden

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from datasets import cremad, ravdess
 from datasets.annotations import Record
-from datasets.labels import SIX, place
+from labels.emotions import SIX, place
 
 LICENCE = f"RAVDESS: {ravdess.LICENCE}; CREMA-D: {cremad.LICENCE}"
 

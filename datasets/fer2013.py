@@ -31,7 +31,7 @@ import numpy as np
 
 from datasets.annotations import Record
 from datasets.fingerprints import MIN_SIMILARITY, find_all_similar, read_grey_prints
-from datasets.labels import canonical
+from labels.emotions import canonical
 from media.suffixes import PICTURE, is_hidden
 from system.files import replacing, write_json
 

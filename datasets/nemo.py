@@ -13,7 +13,7 @@ import re
 from pathlib import Path
 
 from datasets.annotations import Record
-from datasets.labels import canonical
+from labels.emotions import canonical
 from media.suffixes import SOUND, find_media
 
 LICENCE = "CC BY-NC-SA 4.0"

@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from datasets.annotations import Record, read_annotations, read_subset
-from datasets.labels import EMOTIONS, canonical
+from labels.emotions import EMOTIONS, canonical
 from media.suffixes import SOUND, find_media
 
 LICENCE = "your own"

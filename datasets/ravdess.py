@@ -1,24 +1,21 @@
 """RAVDESS: 24 actors, eight emotions, speech and song, as video with sound, video only, sound only.
 
 Source: Livingstone and Russo, The Ryerson Audio-Visual Database of Emotional Speech and Song, PLoS
-ONE 2018 (CC BY-NC-SA 4.0). A file name is seven numbers: modality (01 audio-video, 02 video, 03
-audio), channel (01 speech, 02 song), emotion, intensity, statement, repetition, actor; odd actors
-are male. `01-` and `02-` files of the same remaining numbers are one performance recorded once, so
-is an `03-` file; the column `performance` holds those numbers.
+ONE 2018 (CC BY-NC-SA 4.0). A file name is seven numbers, read by `labels/ravdess_names.py`. `01-`
+and `02-` files of the same remaining numbers are one performance recorded once, so is an `03-`
+file; the column `performance` holds those numbers.
 """
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from pathlib import Path
 
 from datasets.annotations import Record
-from datasets.labels import RAVDESS
+from labels.ravdess_names import RavdessName, read_ravdess_name
 from media.suffixes import SOUND, VIDEO, find_media
 
 LICENCE = "CC BY-NC-SA 4.0"
-_NAME = re.compile(r"^(0[123])-(0[12])-(0[1-8])-(0[12])-(0[12])-(0[12])-(\d\d)$")
 
 
 def read_records(root: Path, song: bool = False) -> list[Record]:
@@ -30,34 +27,33 @@ def read_records(root: Path, song: bool = False) -> list[Record]:
     Raises:
         ValueError: no RAVDESS file under the folder.
     """
-    performances: dict[tuple[str, ...], dict[str, Path]] = defaultdict(dict)
+    names: dict[str, RavdessName] = {}
+    files: dict[str, dict[str, Path]] = defaultdict(dict)
     for path in find_media(root, VIDEO | SOUND).files:
-        match = _NAME.match(path.stem)
-        if match:
-            modality, *performance = match.groups()
-            if song or performance[0] == "01":
-                performances[tuple(performance)].setdefault(modality, path)
-    if not performances:
+        name = read_ravdess_name(path.stem)
+        if name and (song or name.channel == "speech"):
+            names[name.performance] = name
+            files[name.performance].setdefault(name.modality, path)
+    if not names:
         raise ValueError(f"no RAVDESS files such as 01-01-03-01-01-01-05.mp4 under {root}")
-    return [_record(files, numbers) for numbers, files in sorted(performances.items())]
+    return [_record(files[performance], name) for performance, name in sorted(names.items())]
 
 
-def _record(files: dict[str, Path], numbers: tuple[str, ...]) -> Record:
-    channel, emotion, intensity, statement, repetition, actor = numbers
+def _record(files: dict[str, Path], name: RavdessName) -> Record:
     video = files.get("01") or files.get("02")
     audio = None if "01" in files else files.get("03")
     return Record(
         video=str(video or ""),
         audio=str(audio or ""),
-        label=RAVDESS[int(emotion) - 1],
-        speaker=f"ravdess-{actor}",
+        label=name.emotion,
+        speaker=name.speaker,
         dataset="ravdess",
         extra={
-            "performance": "-".join(numbers),
-            "channel": "speech" if channel == "01" else "song",
-            "intensity": "normal" if intensity == "01" else "strong",
-            "statement": str(int(statement)),
-            "repetition": str(int(repetition)),
-            "gender": "male" if int(actor) % 2 else "female",
+            "performance": name.performance,
+            "channel": name.channel,
+            "intensity": name.intensity,
+            "statement": str(name.statement),
+            "repetition": str(name.repetition),
+            "gender": name.gender,
         },
     )

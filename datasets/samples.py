@@ -20,11 +20,11 @@ from datasets.augment import (
     mirror_face,
     swap_identity,
 )
-from datasets.labels import place
 from datasets.mean_faces import MeanFaces
 from datasets.store import ClipStore, lacks_voice
 from datasets.talking_blendshapes import talk
 from datasets.targets import target_of
+from labels.emotions import place
 from media.adaptation import REFERRED, Prior, relative_to
 from media.clip import SOUND_FIELDS, STORED, Clip, ClipConfig, Window, tile_windows
 from media.preprocess import preprocess

@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from datasets.labels import place
 from evaluation.combination import FITTED_METHODS, METHODS, Combination, fit_combination
 from evaluation.decisions import MEASURE_NAMES, MEASURES, Decisions, compare_pair, summarise
 from evaluation.score_tables import ScoreTable, read_labels, read_score_table
+from labels.emotions import place
 from system.command_line import OneLineParser, exit_status
 from system.files import replacing, write_json
 

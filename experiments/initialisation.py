@@ -14,8 +14,8 @@ from checkpoints.checkpoint import Checkpoint, combine_checkpoints, load_checkpo
 from checkpoints.torchvision_weights import DEFAULT, load_torchvision
 from checkpoints.whisper_weights import is_whisper
 from datasets.annotations import Record
-from datasets.labels import resolve_classes
 from datasets.targets import resolve_targets
+from labels.emotions import resolve_classes
 from media.clip import ENTRIES, STORED, ClipConfig
 from models import (
     EmotionModel,

@@ -17,7 +17,6 @@ from checkpoints.checkpoint import Checkpoint, load_checkpoint, merge_provenance
 from datasets.annotations import Record
 from datasets.augment import AugmentOptions
 from datasets.corpora import CORPORA
-from datasets.labels import describe_unplaced
 from datasets.sampler import EpochSampler, draw_weights
 from datasets.samples import ClipDataset, SampleOptions, StoreSet, collate, measure_faces
 from datasets.subsets import check_training_rows, find_gaps
@@ -30,6 +29,7 @@ from experiments.initialisation import (
     start_model,
 )
 from experiments.scoring import Scored, write_scores
+from labels.emotions import describe_unplaced
 from media.adaptation import REFERRED, Prior
 from media.clip import Clip, ClipConfig
 from models import EmotionModel, find_block_encoder

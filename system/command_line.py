@@ -10,7 +10,7 @@ from pathlib import Path
 from tarfile import TarError
 from typing import NoReturn
 
-from media.errors import MediaError
+from system.errors import UserError
 
 INTERRUPTED = 130  # exit status after Ctrl-C, as shells have it
 
@@ -31,7 +31,7 @@ def exit_status(run: Callable[[], int], interrupted: str = "interrupted") -> int
     show_any_name()
     try:
         return run()
-    except (ValueError, MediaError, OSError, TarError) as error:
+    except (ValueError, UserError, OSError, TarError) as error:
         print_error(error)
         return 2
     except KeyboardInterrupt:

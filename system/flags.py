@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from datasets.augment import MODALITY_DROPOUTS, AugmentOptions
-from datasets.labels import CLASS_SETS
 from datasets.splits import LEAVE_ONE_CORPUS_OUT, PROTOCOLS
+from labels.emotions import CLASS_SETS
 from media.clip import Colour, PictureChoice
 from models import list_models, model_inputs
 from models.backbones import BACKBONES

@@ -19,10 +19,10 @@ from scipy.optimize import linear_sum_assignment
 
 from checkpoints.checkpoint import Checkpoint, load_checkpoint
 from datasets.annotations import Record
-from datasets.labels import RAVDESS, SEVEN, canonical
 from datasets.landmarks import find_tracks
 from datasets.ravdess import read_records
 from inference import TrainingAlignedInference
+from labels.emotions import RAVDESS, SEVEN, canonical
 from media.adaptation import relative_to
 from media.clip import Clip, ClipConfig, Window, tile_windows
 from media.mesh import MeshReader

@@ -26,7 +26,7 @@ from checkpoints.checkpoint import (
     save_checkpoint,
 )
 from checkpoints.torch_files import read_foreign_weights
-from datasets.labels import AFFECTNET7, RAVDESS, SEVEN
+from labels.emotions import AFFECTNET7, RAVDESS, SEVEN
 from media.adaptation import Prior
 from media.clip import LEGACY, ClipConfig
 from models import build_model

@@ -14,9 +14,9 @@ import pytest
 from datasets import cremad, fer2013, own_folder, ravdess
 from datasets.annotations import SUBSETS, read_annotations, write_annotations
 from datasets.corpora import CORPORA, read_corpus
-from datasets.labels import SIX
 from datasets.prepare import main as prepare_main
 from datasets.splits import check_speakers, split_by_ratio
+from labels.emotions import SIX
 
 EMOTIONS = ("ANG", "DIS", "FEA", "HAP", "NEU", "SAD")
 SUMMARY = (

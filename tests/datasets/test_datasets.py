@@ -14,12 +14,12 @@ import torch
 from datasets import fer2013, ravdess
 from datasets.annotations import Record, read_annotations, write_annotations
 from datasets.augment import AugmentOptions, augment_clip, drop_modalities, mix_up
-from datasets.labels import RAVDESS, SEVEN, canonical, place, resolve_classes
 from datasets.prepare import main as prepare_main
 from datasets.samples import ClipDataset, SampleOptions, collate
 from datasets.splits import check_speakers, split_by_ids, split_by_ratio
 from datasets.store import ClipStore, StoreWriter
 from datasets.targets import resolve_targets, soft_target, target_of
+from labels.emotions import RAVDESS, SEVEN, canonical, place, resolve_classes
 from media.clip import ClipConfig, Window
 from media.preprocess import preprocess
 from tests.builders import (

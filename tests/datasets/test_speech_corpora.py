@@ -16,9 +16,9 @@ from datasets.annotations import Record, read_annotations
 from datasets.check import find_faults, find_shared_names, read_contents
 from datasets.copies import without_copies
 from datasets.corpora import CORPORA, read_corpus
-from datasets.labels import SEVEN, describe_unplaced
 from datasets.prepare import main as prepare_main
 from datasets.store import ClipStore
+from labels.emotions import SEVEN, describe_unplaced
 
 INDEX = "audio,label,speaker,gender,corpus,language\n"
 
