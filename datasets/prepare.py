@@ -21,7 +21,6 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from datasets.affdex import limit_pictures
 from datasets.annotations import Record, tell_spellings, write_annotations
 from datasets.cluster import spread_work
 from datasets.corpora import CORPORA, read_corpus
@@ -35,6 +34,7 @@ from datasets.stretches import drop_outside
 from datasets.talking import load_landmarker, write_talking
 from media.clip import ClipConfig, Recording
 from media.errors import MediaError
+from media.frame_rate import limit_pictures
 from media.landmarks import LandmarkTrack
 from media.sound import is_audible
 from system.command_line import OneLineParser, describe_unexpected, exit_status, print_error

@@ -19,8 +19,8 @@ from scipy.optimize import linear_sum_assignment
 
 from checkpoints.checkpoint import Checkpoint, load_checkpoint
 from datasets.annotations import Record
+from datasets.corpora.ravdess import read_records
 from datasets.landmarks import find_tracks
-from datasets.ravdess import read_records
 from inference import TrainingAlignedInference
 from labels.emotions import RAVDESS, SEVEN, canonical
 from media.adaptation import relative_to

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from datasets import fer2013, ravdess
 from datasets.annotations import Record, read_annotations, write_annotations
 from datasets.augment import AugmentOptions, augment_clip, drop_modalities, mix_up
+from datasets.corpora import fer2013, ravdess
 from datasets.prepare import main as prepare_main
 from datasets.samples import ClipDataset, SampleOptions, collate
 from datasets.splits import check_speakers, split_by_ids, split_by_ratio

@@ -30,12 +30,12 @@ import cv2
 import numpy as np
 
 from datasets.annotations import Record
+from datasets.corpora.corpus import Corpus, CorpusOption, register_corpus
 from datasets.fingerprints import MIN_SIMILARITY, find_all_similar, read_grey_prints
-from labels.emotions import canonical
+from labels.emotions import SEVEN, canonical
 from media.suffixes import PICTURE, is_hidden
 from system.files import replacing, write_json
 
-LICENCE = "research use"
 SIDE = 48  # pixels
 # Stricter than the leak guard, which sees pictures as they are stored. Of 40 pairs looked at
 # between this and the guard's limit, 38 were copies.
@@ -96,7 +96,7 @@ def read_records(
     keep_duplicates: bool = False,
     original_labels: bool = False,
     report: Callable[[Duplicates], None] | None = None,
-    known: Path | None = None,
+    cache: Path | None = None,
 ) -> list[Record]:
     """One record a picture; FER+'s largest vote is the label where there are votes.
 
@@ -110,7 +110,7 @@ def read_records(
         original_labels: FER2013's own labels of seven classes, as if there were no votes; then no
             picture is left out for them.
         report: is told what repeats what.
-        known: file in which that is kept until a picture changes; seconds are saved by it.
+        cache: file in which that is kept until a picture changes; seconds are saved by it.
 
     Raises:
         ValueError: no FER2013 picture under the folder; or a csv that cannot be read.
@@ -120,7 +120,7 @@ def read_records(
     paths = _list_pictures(root)
     if not paths:
         raise ValueError(f"no FER2013 pictures such as train/happy/Training_1.jpg under {root}")
-    duplicates = _compare_once(paths, known)
+    duplicates = _compare_once(paths, cache)
     if report:
         report(duplicates)
     left_out = {} if keep_duplicates else duplicates.repeats
@@ -363,3 +363,40 @@ def _read_votes(path: Path) -> dict[str, dict[str, float]]:
             row["path"]: {canonical(name): float(n) for name, n in row.items() if name != "path"}
             for row in csv.DictReader(file)
         }
+
+
+def _read_for_people(
+    root: Path, report: Callable[[str], None] | None = None, **options: Any
+) -> list[Record]:
+    """As `read_records`; what repeats what is reported in a few lines."""
+
+    def tell(found: Duplicates) -> None:
+        if report:
+            report(format_duplicates(found, options.get("keep_duplicates", False)))
+
+    return read_records(root, report=tell, **options)
+
+
+CORPUS = register_corpus(
+    Corpus(
+        name="fer2013",
+        read=_read_for_people,
+        layout="Kaggle's folders or `fer2013.csv`; FER+'s votes as soft labels",
+        labels="7, or FER+'s 8",
+        licence="research use",
+        classes=(*SEVEN, "contempt"),
+        source="Goodfellow et al., ICONIP 2013; Barsoum et al., ICMI 2016",
+        links=(
+            "https://www.kaggle.com/datasets/msambare/fer2013",
+            "https://github.com/microsoft/FERPlus",
+        ),
+        options=(
+            CorpusOption("keep_duplicates", "also what repeats a picture of another subset"),
+            CorpusOption("original_labels", "its own labels, not FER+'s votes"),
+            CorpusOption("talking", "each training face also with the mouth open", of_reader=False),
+        ),
+        reports=True,
+        cache="copies.json",
+        cropped_faces=True,
+    )
+)

@@ -17,20 +17,19 @@ from dataclasses import replace
 from pathlib import Path
 
 from datasets.annotations import Record, read_annotations, read_subset
+from datasets.corpora.corpus import Corpus, register_corpus
 from labels.emotions import EMOTIONS, canonical
 from media.suffixes import SOUND, find_media
 
-LICENCE = "your own"
 
-
-def read_records(root: Path, say: Callable[[str], None] | None = None) -> list[Record]:
+def read_records(root: Path, report: Callable[[str], None] | None = None) -> list[Record]:
     """Records of a CSV (`root`, or the only one in it), or of the files under folders of classes.
 
     A video and a sound file of one name in one folder are one record. A warning says so where a
     record has no speaker.
 
     Args:
-        say: is told what was taken and what was left, with counts.
+        report: is told what was taken and what was left, with counts.
 
     Raises:
         ValueError: neither a table nor files in folders of classes, several tables, or a table
@@ -40,7 +39,7 @@ def read_records(root: Path, say: Callable[[str], None] | None = None) -> list[R
     if len(tables) > 1:
         names = ", ".join(path.name for path in tables)
         raise ValueError(f"{root} holds several tables ({names}); give the one that is meant")
-    records = read_annotations(tables[0]) if tables else _read_folders(root, say or _say_nothing)
+    records = read_annotations(tables[0]) if tables else _read_folders(root, report or _tell_nobody)
     unknown = sum(not record.speaker for record in records)
     if unknown:
         warnings.warn(
@@ -52,10 +51,10 @@ def read_records(root: Path, say: Callable[[str], None] | None = None) -> list[R
     return [replace(record, dataset=record.dataset or "own") for record in records]
 
 
-def _say_nothing(_: str) -> None: ...
+def _tell_nobody(_: str) -> None: ...
 
 
-def _read_folders(root: Path, say: Callable[[str], None]) -> list[Record]:
+def _read_folders(root: Path, report: Callable[[str], None]) -> list[Record]:
     found = find_media(root)
     folders = {path: path.relative_to(root).parts[:-1] for path in found.files}
     depth = _class_depth(root, list(folders.values()))
@@ -76,11 +75,11 @@ def _read_folders(root: Path, say: Callable[[str], None]) -> list[Record]:
     ]
     counts = Counter(record.label for record in records)
     classes = ", ".join(f"{count} {label}" for label, count in sorted(counts.items()))
-    say(f"{len(taken)} files taken as {len(records)} records: {classes}")
+    report(f"{len(taken)} files taken as {len(records)} records: {classes}")
     if found.left:
-        say(f"left: {found.tell_left()}")
+        report(f"left: {found.tell_left()}")
     for line in _tell_spellings(folders, taken, depth):
-        say(line)
+        report(line)
     return records
 
 
@@ -132,3 +131,15 @@ def _tell_spellings(
         for name in names
         if canonical(name) != name.strip().lower()
     ]
+
+
+CORPUS = register_corpus(
+    Corpus(
+        name="own_folder",
+        read=read_records,
+        layout="folders of classes, or a headed CSV; see below",
+        labels="yours",
+        licence="your own",
+        reports=True,
+    )
+)

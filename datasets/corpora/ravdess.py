@@ -9,13 +9,15 @@ file; the column `performance` holds those numbers.
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from datasets.annotations import Record
+from datasets.corpora.corpus import Corpus, CorpusOption, register_corpus
+from labels.emotions import RAVDESS
 from labels.ravdess_names import RavdessName, read_ravdess_name
 from media.suffixes import SOUND, VIDEO, find_media
-
-LICENCE = "CC BY-NC-SA 4.0"
 
 
 def read_records(root: Path, song: bool = False) -> list[Record]:
@@ -57,3 +59,30 @@ def _record(files: dict[str, Path], name: RavdessName) -> Record:
             "gender": name.gender,
         },
     )
+
+
+_SONG = CorpusOption("song", "songs too")
+CORPUS = register_corpus(
+    Corpus(
+        name="ravdess",
+        read=read_records,
+        layout="speech in the zips' layouts, in any letter case; audio-visual, video-only and "
+        "audio-only files, those of one performance joined. `--song`: songs too",
+        labels="8",
+        licence="CC BY-NC-SA 4.0",
+        classes=RAVDESS,
+        source="Livingstone and Russo, PLoS ONE 2018",
+        links=("https://zenodo.org/records/1188976",),
+        options=(_SONG,),
+        split="ravdess_icpr22",
+    )
+)
+CORPUS_WITH_SONG = register_corpus(
+    replace(
+        CORPUS,
+        name="ravdess_song",
+        read=partial(read_records, song=True),
+        layout="the same with songs",
+        options=(),
+    )
+)
