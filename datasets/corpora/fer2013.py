@@ -16,13 +16,8 @@ byte by byte the first is kept.
 from __future__ import annotations
 
 import csv
-import hashlib
-import json
 import shutil
-from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
@@ -31,63 +26,24 @@ import numpy as np
 
 from datasets.annotations import Record
 from datasets.corpora.corpus import Corpus, CorpusOption, register_corpus
-from datasets.fingerprints import MIN_SIMILARITY, find_all_similar, read_grey_prints
+from datasets.fer2013_copies import (
+    SIDE,
+    SUBSETS,
+    Duplicates,
+    compare,
+    compare_once,
+    format_duplicates,
+    split_name,
+)
 from labels.emotions import SEVEN, canonical
 from media.suffixes import PICTURE, is_hidden
-from system.files import replacing, write_json
+from system.files import replacing
 
-SIDE = 48  # pixels
-# Stricter than the leak guard, which sees pictures as they are stored. Of 40 pairs looked at
-# between this and the guard's limit, 38 were copies.
-_NEARLY_SAME = MIN_SIMILARITY - 0.01
-_SUBSETS = {"PrivateTest": "testing", "PublicTest": "validation", "Training": "training"}
-_EARLIER = {"testing": ("validation", "training"), "validation": ("training",)}
 _REJECTED = ("unknown", "not_a_face")
 _FOLDERS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")  # emotion 0..6
 _PLUS = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt")
 _PLUS_TAIL = {"unknown": "unknown", "NF": "not_a_face"}
 _CSV, _PLUS_CSV, _VOTES = "fer2013.csv", "fer2013new.csv", "ferplus_votes.csv"
-
-
-_COUNTS = ("pictures", "unique", "within", "conflicting")
-_BY_PAIR = ("across", "near")
-
-
-@dataclass(frozen=True)
-class Duplicates:
-    """Which pictures repeat others, byte by byte or nearly.
-
-    Args:
-        pictures: files.
-        unique: different contents.
-        within: subset -> files that repeat one of the same subset.
-        across: two subsets -> contents that stand in both.
-        near: two subsets -> pairs that are nearly, not byte by byte, the same.
-        conflicting: contents that stand under several classes.
-        repeats: what is to be left out -> the picture that it repeats, of its subset or a later.
-    """
-
-    pictures: int
-    unique: int
-    within: dict[str, int]
-    across: dict[tuple[str, str], int]
-    near: dict[tuple[str, str], int]
-    conflicting: int
-    repeats: dict[Path, Path]
-
-    def to_dict(self) -> dict[str, Any]:
-        """For a JSON file; pairs become lists."""
-        values = {name: getattr(self, name) for name in _COUNTS}
-        pairs = {n: [[*pair, k] for pair, k in getattr(self, n).items()] for n in _BY_PAIR}
-        repeats = [[str(copy), str(kept)] for copy, kept in self.repeats.items()]
-        return {**values, **pairs, "repeats": repeats}
-
-    @staticmethod
-    def from_dict(values: dict[str, Any]) -> Duplicates:
-        """What `to_dict` gave."""
-        pairs: dict[str, Any] = {n: {(a, b): k for a, b, k in values[n]} for n in _BY_PAIR}
-        repeats = {Path(copy): Path(kept) for copy, kept in values["repeats"]}
-        return Duplicates(**{name: values[name] for name in _COUNTS}, **pairs, repeats=repeats)
 
 
 def read_records(
@@ -120,7 +76,7 @@ def read_records(
     paths = _list_pictures(root)
     if not paths:
         raise ValueError(f"no FER2013 pictures such as train/happy/Training_1.jpg under {root}")
-    duplicates = _compare_once(paths, cache)
+    duplicates = compare_once(paths, cache)
     if report:
         report(duplicates)
     left_out = {} if keep_duplicates else duplicates.repeats
@@ -131,25 +87,7 @@ def read_records(
 
 def find_duplicates(root: Path) -> Duplicates:
     """Which pictures under a folder are the same, byte by byte, or nearly."""
-    return _compare(_list_pictures(root))
-
-
-def format_duplicates(found: Duplicates, keep: bool) -> str:
-    """A few lines for people: what repeats what, and what was left out for it."""
-    order = list(_SUBSETS.values())[::-1]
-    left_out = Counter(_SUBSETS[_split_name(path)] for path in found.repeats)
-    counts = ", ".join(f"{subset} {left_out[subset]}" for subset in order)
-    lines = [
-        f"FER2013: {found.pictures} pictures, {found.unique} different; "
-        f"{found.conflicting} stand under several classes",
-        "repeated within: " + ", ".join(f"{s} {found.within.get(s, 0)}" for s in order),
-    ]
-    for one, other in combinations(order, 2):
-        pair = _subset_pair(one, other)
-        same, near = found.across.get(pair, 0), found.near.get(pair, 0)
-        lines.append(f"{one} and {other}: {same} the same, {near} pairs nearly the same")
-    lines.append("kept: all (--keep_duplicates)" if keep else f"left out: {counts}")
-    return "\n".join(lines)
+    return compare(_list_pictures(root))
 
 
 def unpack_csv(csv_path: Path, folder: Path) -> Path:
@@ -178,96 +116,6 @@ def unpack_csv(csv_path: Path, folder: Path) -> Path:
     return folder
 
 
-def _compare_once(paths: list[Path], known: Path | None) -> Duplicates:
-    """As `_compare`, or what it found before where no file has changed since."""
-    if known is None:
-        return _compare(paths)
-    facts = ((path, path.stat()) for path in paths)
-    listing = "\n".join(f"{path}|{stat.st_size}|{stat.st_mtime_ns}" for path, stat in facts)
-    digest = hashlib.sha256(listing.encode()).hexdigest()
-    try:
-        values = json.loads(known.read_text())
-        if values["listing"] == digest:
-            return Duplicates.from_dict(values["duplicates"])
-    except (OSError, ValueError, KeyError):
-        pass  # not there, or half of it: compared anew
-    found = _compare(paths)
-    known.parent.mkdir(parents=True, exist_ok=True)
-    write_json({"listing": digest, "duplicates": found.to_dict()}, known)
-    return found
-
-
-def _compare(paths: list[Path]) -> Duplicates:
-    """Which of some pictures repeat others of them, of which the earlier are kept."""
-    subsets = [_SUBSETS[_split_name(path)] for path in paths]
-    first: dict[bytes, int] = {}
-    places: dict[int, list[int]] = defaultdict(list)  # index of the first -> of all the same
-    pictures = []
-    for index, path in enumerate(paths):
-        content = path.read_bytes()
-        same = first.setdefault(hashlib.sha1(content).digest(), index)
-        places[same].append(index)
-        if same == index:
-            pictures.append(_decode(content))
-    near = _find_near(pictures, list(places), places, subsets)
-    repeats = {copy: group[0] for group in places.values() for copy in group[1:]}
-    for one, other in near:  # pictures are in the order in which subsets are kept
-        repeats.setdefault(other, one)
-    counts = [Counter(subsets[index] for index in group) for group in places.values()]
-    within: Counter[str] = Counter()
-    for row in counts:
-        within.update({subset: n - 1 for subset, n in row.items() if n > 1})
-    return Duplicates(
-        pictures=len(paths),
-        unique=len(places),
-        within=dict(within),
-        across=dict(Counter(pair for row in counts for pair in combinations(sorted(row), 2))),
-        near=dict(Counter(_subset_pair(subsets[one], subsets[other]) for one, other in near)),
-        conflicting=sum(len({paths[i].parent.name for i in g}) > 1 for g in places.values()),
-        repeats={paths[copy]: paths[one] for copy, one in repeats.items()},
-    )
-
-
-def _find_near(
-    pictures: list[np.ndarray],
-    owners: list[int],
-    places: dict[int, list[int]],
-    subsets: list[str],
-) -> list[tuple[int, int]]:
-    """Pairs of different contents, on two sides of the split, that are nearly the same.
-
-    Args:
-        pictures: each content once; `owners` are the indices of the files that hold them first.
-        places: index of the first file of a content -> of all that hold it.
-        subsets: of each file.
-    """
-    if not pictures:
-        return []
-    prints = read_grey_prints(pictures)
-    counts = [len(vectors) for vectors in prints]
-    sides = np.repeat([subsets[owner] for owner in owners], counts)
-    rows = np.repeat(owners, counts)
-    vectors = np.concatenate(prints)
-    found = []
-    for subset in ("testing", "validation"):
-        held, rest = sides == subset, np.isin(sides, _EARLIER[subset])
-        for one, other in find_all_similar(vectors[held], vectors[rest], _NEARLY_SAME):
-            files = product(places[rows[held][one]], places[rows[rest][other]])
-            found += [(min(f), max(f)) for f in files if subsets[f[0]] != subsets[f[1]]]
-    return found
-
-
-def _subset_pair(one: str, other: str) -> tuple[str, str]:
-    return (one, other) if one < other else (other, one)
-
-
-def _decode(content: bytes) -> np.ndarray:
-    """(H, W) uint8; a black one where the file is damaged, which preparing the corpus reports."""
-    values = np.frombuffer(content, dtype=np.uint8)
-    picture = cv2.imdecode(values, cv2.IMREAD_GRAYSCALE) if len(values) else None
-    return np.zeros((SIDE, SIDE), dtype=np.uint8) if picture is None else picture
-
-
 def _picture_folder(root: Path, pictures: Path | None) -> Path:
     source = root / _CSV if root.is_dir() else root
     if not source.is_file() or (root / "train").is_dir():
@@ -290,8 +138,8 @@ def _read_pictures(path: Path) -> Iterator[tuple[str, np.ndarray]]:
 
 def _picture_name(row: dict[str, str], number: int) -> str:
     usage, emotion = row["Usage"], int(row["emotion"])
-    if usage not in _SUBSETS or not 0 <= emotion < len(_FOLDERS):
-        raise ValueError(f"expected an emotion 0..6 and one of {', '.join(_SUBSETS)}")
+    if usage not in SUBSETS or not 0 <= emotion < len(_FOLDERS):
+        raise ValueError(f"expected an emotion 0..6 and one of {', '.join(SUBSETS)}")
     side = "train" if usage == "Training" else "test"
     return f"{side}/{_FOLDERS[emotion]}/{usage}_{number:06d}.png"
 
@@ -323,15 +171,8 @@ def _list_pictures(root: Path) -> list[Path]:
         for path in root.glob("t*/*/*_*")
         if path.suffix.lower() in PICTURE and not is_hidden(path.name)
     ]
-    order = {name: index for index, name in enumerate(_SUBSETS)}
-    return sorted(paths, key=lambda path: (order[_split_name(path)], str(path)))
-
-
-def _split_name(path: Path) -> str:
-    name = path.name.split("_")[0]
-    if name not in _SUBSETS:
-        raise ValueError(f"{path}: expected a name that starts with {', '.join(_SUBSETS)}")
-    return name
+    order = {name: index for index, name in enumerate(SUBSETS)}
+    return sorted(paths, key=lambda path: (order[split_name(path)], str(path)))
 
 
 def _record(path: Path, votes: dict[str, float] | None) -> Record | None:
@@ -348,7 +189,7 @@ def _record(path: Path, votes: dict[str, float] | None) -> Record | None:
         audio="",
         label=label,
         dataset="fer2013",
-        subset=_SUBSETS[_split_name(path)],
+        subset=SUBSETS[split_name(path)],
         soft=soft,
         extra={"fer2013": original},
     )

@@ -9,8 +9,10 @@ import cv2
 import numpy as np
 import pytest
 
+from datasets import fer2013_copies
 from datasets.annotations import read_annotations
 from datasets.corpora import fer2013, read_corpus
+from datasets.fer2013_copies import Duplicates, format_duplicates
 from datasets.prepare import main as prepare_main
 
 
@@ -104,7 +106,7 @@ def _make_fer_copies(root: Path) -> None:
 
 def test_fer2013_copies_across_subsets_are_left_out(tmp_path: Path) -> None:
     _make_fer_copies(tmp_path)
-    found: list[fer2013.Duplicates] = []
+    found: list[Duplicates] = []
     records = fer2013.read_records(tmp_path, report=found.append)
     names = sorted(Path(record.video).stem for record in records)
     assert names == ["PrivateTest_1", "PublicTest_2", "Training_3", "Training_5"]
@@ -119,9 +121,9 @@ def test_fer2013_is_compared_again_only_where_a_picture_changed(
     known = tmp_path / "out" / "copies.json"
     first = fer2013.read_records(tmp_path, cache=known)
     compared: list[int] = []
-    real = fer2013._compare
-    monkeypatch.setattr(fer2013, "_compare", lambda paths: compared.append(1) or real(paths))
-    found: list[fer2013.Duplicates] = []
+    real = fer2013_copies.compare
+    monkeypatch.setattr(fer2013_copies, "compare", lambda paths: compared.append(1) or real(paths))
+    found: list[Duplicates] = []
     assert fer2013.read_records(tmp_path, cache=known, report=found.append) == first
     assert not compared
     assert found == [real(fer2013._list_pictures(tmp_path))]
@@ -152,7 +154,7 @@ def test_fer2013_duplicates_are_counted_and_told(tmp_path: Path) -> None:
         "Training_7": "PrivateTest_1",
         "Training_8": "PublicTest_2",
     }
-    lines = fer2013.format_duplicates(found, keep=False).splitlines()
+    lines = format_duplicates(found, keep=False).splitlines()
     assert lines[0] == "FER2013: 9 pictures, 6 different; 1 stand under several classes"
     assert "validation and testing: 0 the same, 2 pairs nearly the same" in lines
     assert lines[-1] == "left out: training 3, validation 1, testing 1"
