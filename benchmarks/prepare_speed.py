@@ -24,7 +24,7 @@ from facenet_pytorch import MTCNN
 
 from benchmarks import reference
 from datasets.annotations import Record
-from datasets.prepare import read_source
+from datasets.recordings import read_source
 from datasets.store import StoreWriter
 from media.clip import ClipConfig, tile_windows
 from media.errors import MediaError

@@ -31,7 +31,8 @@ from datasets.fingerprints import (
     read_face_prints,
     read_sound_print,
 )
-from datasets.prepare import STORE_NAME, read_source
+from datasets.preparation import STORE_NAME
+from datasets.recordings import read_source
 from datasets.store import ClipStore
 from datasets.stretches import outside
 from labels.emotions import place, resolve_classes

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from datasets.annotations import Record, read_annotations, tell_spellings
-from datasets.prepare import STORE_NAME, prepare_records
+from datasets.preparation import STORE_NAME, prepare_records
 from datasets.samples import StoreSet
 from datasets.splits import check_speakers
 from datasets.stretches import check_stretches

@@ -13,7 +13,7 @@ from datasets.annotations import Record, read_annotations, write_annotations
 from datasets.augment import AugmentOptions, swap_identity
 from datasets.landmarks import find_tracks
 from datasets.mean_faces import MeanFaces
-from datasets.prepare import Finding, prepare_records
+from datasets.preparation import Finding, prepare_records
 from datasets.samples import ClipDataset, SampleOptions, StoreSet
 from datasets.store import ClipStore, StoreWriter, lacks
 from media.clip import ClipConfig
