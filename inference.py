@@ -25,11 +25,12 @@ from evaluation.calibration import ConformalRule
 from explain.attribution import leave_one_out
 from media.adaptation import REFERRED, KnownFaces, relative_to
 from media.blendshapes import describe_windows
-from media.clip import Clip, ClipConfig, check_hop
+from media.clip import Clip, check_hop
+from media.configuration import ClipConfig
 from media.faces import build_detector
 from media.mesh import MeshReading, build_mesh_reading
 from media.preprocess import preprocess
-from media.recording import stream_clips
+from media.reading import stream_clips
 from models import find_block_encoder
 from models.efficientface import EfficientFace
 from models.encoded_blocks import EncodedBlocks

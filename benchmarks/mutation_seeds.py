@@ -12,7 +12,7 @@ from PIL import Image
 from skimage import data
 
 from checkpoints.checkpoint import Checkpoint, combine_checkpoints, save_checkpoint
-from media.clip import ClipConfig
+from media.configuration import ClipConfig
 from models import build_model
 from opts import RECIPES
 

@@ -24,7 +24,7 @@ from checkpoints.whisper_weights import WhisperWeights, describe_size, is_whispe
 from evaluation.calibration import Calibration, ConformalRule
 from labels.emotions import AFFECTNET7, RAVDESS
 from media.adaptation import Prior
-from media.clip import ENTRIES, LEGACY, ClipConfig
+from media.configuration import ENTRIES, LEGACY, ClipConfig
 from models import EmotionModel, build_model, find_block_encoder
 from models.late_fusion import EVIDENCE
 from system.files import replacing

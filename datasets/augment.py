@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from media import blendshapes
-from media.clip import MODALITIES, Clip
+from media.clip import Clip
+from media.configuration import MODALITIES
 from media.landmarks import MIRRORED, POINTS
 
 

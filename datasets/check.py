@@ -37,8 +37,9 @@ from datasets.store import ClipStore
 from datasets.stretches import outside
 from labels.emotions import place, resolve_classes
 from labels.ravdess_names import read_ravdess_name
-from media.clip import ClipConfig, Recording
+from media.configuration import ClipConfig
 from media.errors import MediaError
+from media.recording import Recording
 from system.command_line import OneLineParser, exit_status
 
 MAX_LENGTH_GAP = 0.25  # seconds by which sound and pictures of a recording may differ in length

@@ -14,9 +14,10 @@ from datasets.cluster import spread_work
 from datasets.recordings import add_voice, is_silent, read_source
 from datasets.sources import Source, SourceLedger, read_source_hash
 from datasets.store import StoreWriter
-from media.clip import ClipConfig, Recording
+from media.configuration import ClipConfig
 from media.errors import MediaError
 from media.landmarks import LandmarkTrack
+from media.recording import Recording
 from system.command_line import describe_unexpected
 from system.files import printable
 

@@ -27,7 +27,7 @@ from datasets.store import ClipStore, lacks
 from datasets.stretches import drop_outside
 from datasets.talking import load_landmarker, write_talking
 from datasets.trimming import trim_silence
-from media.clip import ClipConfig
+from media.configuration import ClipConfig
 from media.landmarks import LandmarkTrack
 from system.command_line import OneLineParser, exit_status, print_error
 

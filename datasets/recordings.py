@@ -13,9 +13,10 @@ import numpy as np
 
 from datasets.annotations import Record
 from datasets.corpora import CORPORA
-from media.clip import ClipConfig, Recording
+from media.configuration import ClipConfig
 from media.errors import MediaError
 from media.frame_rate import limit_pictures
+from media.recording import Recording
 from media.sound import is_audible
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def read_source(
         MediaError: a file cannot be used.
     """
     # Imported where there is work: face detection takes seconds to import.
-    from media.recording import read_recording
+    from media.reading import read_recording
 
     if record.video.endswith(".npy"):
         recording = _read_legacy_faces(Path(record.video), record, config)
@@ -89,7 +90,7 @@ def load_finder(points: str, mesh: bool, filled: bool) -> Landmarker | MeshReadi
 
 def _read_legacy_faces(path: Path, record: Record, config: ClipConfig) -> Recording:
     """Saved face pictures, (T, H, W, 3) uint8 blue first, spread evenly over the record's sound."""
-    from media.recording import read_recording
+    from media.reading import read_recording
 
     try:
         faces = np.load(path, allow_pickle=False)

@@ -26,7 +26,8 @@ from datasets.talking_blendshapes import talk
 from datasets.targets import target_of
 from labels.emotions import place
 from media.adaptation import REFERRED, Prior, relative_to
-from media.clip import SOUND_FIELDS, STORED, Clip, ClipConfig, Window, tile_windows
+from media.clip import SOUND_FIELDS, Clip, Window, tile_windows
+from media.configuration import STORED, ClipConfig
 from media.preprocess import preprocess
 
 MODALITY_ARRAYS = {"face": "faces", "landmarks": "landmarks", "speech": "waveform"}

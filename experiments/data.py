@@ -11,7 +11,7 @@ from datasets.samples import StoreSet
 from datasets.splits import check_speakers
 from datasets.stretches import check_stretches
 from experiments.initialisation import default_face_size
-from media.clip import ClipConfig
+from media.configuration import ClipConfig
 from opts import Options
 
 

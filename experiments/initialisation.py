@@ -16,7 +16,7 @@ from checkpoints.whisper_weights import is_whisper
 from datasets.annotations import Record
 from datasets.targets import resolve_targets
 from labels.emotions import resolve_classes
-from media.clip import ENTRIES, STORED, ClipConfig
+from media.configuration import ENTRIES, STORED, ClipConfig
 from models import (
     EmotionModel,
     accepted_arguments,

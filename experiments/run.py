@@ -31,7 +31,8 @@ from experiments.initialisation import (
 from experiments.scoring import Scored, write_scores
 from labels.emotions import describe_unplaced
 from media.adaptation import REFERRED, Prior
-from media.clip import Clip, ClipConfig
+from media.clip import Clip
+from media.configuration import ClipConfig
 from models import EmotionModel, find_block_encoder
 from models.encoded_blocks import KeptBlocks
 from optim.losses import Criterion, LossOptions, balanced_weights, build_criterion, class_log_prior

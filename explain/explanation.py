@@ -34,11 +34,12 @@ from inference import (
     recording_config,
     single_pictures,
 )
-from media.clip import Clip, ClipConfig, Window, check_hop
+from media.clip import Clip, Window, check_hop
+from media.configuration import ClipConfig
 from media.faces import build_detector
 from media.mesh import build_mesh_reading
 from media.preprocess import preprocess
-from media.recording import stream_clips
+from media.reading import stream_clips
 from reports.explanation_figure import (
     SheetRow,
     overlay,

@@ -21,7 +21,7 @@ from facenet_pytorch import MTCNN
 from facenet_pytorch.models.utils.detect_face import detect_face
 from torch import nn
 
-from media.clip import ClipConfig
+from media.configuration import ClipConfig
 from media.landmarker import Landmarker, locate_points
 from media.mesh import FaceMesh, MeshReading
 from media.mesh_tracker import MeshTracker

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from media.clip import Recording
+from media.recording import Recording
 
 _EARLY = 0.25  # of the grid's step: so much before its turn a frame may come
 

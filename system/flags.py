@@ -14,7 +14,7 @@ from typing import Any
 from datasets.augment import MODALITY_DROPOUTS, AugmentOptions
 from datasets.splits import LEAVE_ONE_CORPUS_OUT, PROTOCOLS
 from labels.emotions import CLASS_SETS
-from media.clip import Colour, PictureChoice
+from media.configuration import Colour, PictureChoice
 from models import list_models, model_inputs
 from models.backbones import BACKBONES
 from models.cnn_ae_lstm import ENCODERS, VARIANTS

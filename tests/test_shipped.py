@@ -24,10 +24,12 @@ from datasets.landmarks import find_tracks
 from inference import TrainingAlignedInference
 from labels.emotions import RAVDESS, SEVEN, canonical
 from media.adaptation import relative_to
-from media.clip import Clip, ClipConfig, Window, tile_windows
+from media.clip import Clip, Window, tile_windows
+from media.configuration import ClipConfig
 from media.mesh import MeshReader
 from media.preprocess import preprocess
-from media.recording import Recording, read_recording
+from media.reading import read_recording
+from media.recording import Recording
 from opts import DEFAULT_CHECKPOINT, SHIPPED
 from tests.builders import make_recording
 from timeline.table import Timeline

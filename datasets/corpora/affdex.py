@@ -34,7 +34,7 @@ from media.errors import MediaError
 from media.suffixes import VIDEO, is_hidden
 
 if TYPE_CHECKING:
-    from media.recording import MediaInfo
+    from media.reading import MediaInfo
 
 TASKS = {"classification": (), "multilabel": EMOTIONS, "regression": SCALES}  # and their targets
 GRID_SECONDS = 0.04  # at which measures are resampled before the mean of a window is taken
@@ -198,7 +198,7 @@ def label_windows(
 
 def _read_participant(path: Path, videos: list[Path], options: AffdexOptions) -> list[Record]:
     # Imported where there is work: face detection comes with it and takes seconds.
-    from media.recording import probe
+    from media.reading import probe
 
     layout = read_layout(path)
     participant = _participant(path, layout)

@@ -18,10 +18,11 @@ from benchmarks.inference_speed import Bench, Clips, Figure, ProcessRun
 from checkpoints.checkpoint import combine_checkpoints, save_checkpoint
 from datasets.demo_clip import make_demo_clip
 from inference import TrainingAlignedInference
-from media.clip import Clip, ClipConfig, Colour, Window, tile_windows
+from media.clip import Clip, Window, tile_windows
+from media.configuration import ClipConfig, Colour
 from media.faces import build_detector
 from media.preprocess import preprocess
-from media.recording import probe, read_recording
+from media.reading import probe, read_recording
 from tests.builders import LABELS, make_checkpoint
 from timeline.table import Timeline, write_csv
 

@@ -28,7 +28,7 @@ from checkpoints.checkpoint import (
 from checkpoints.torch_files import read_foreign_weights
 from labels.emotions import AFFECTNET7, RAVDESS, SEVEN
 from media.adaptation import Prior
-from media.clip import LEGACY, ClipConfig
+from media.configuration import LEGACY, ClipConfig
 from models import build_model
 from tests.builders import SMALL, make_checkpoint
 

@@ -20,7 +20,8 @@ from datasets.splits import check_speakers, split_by_ids, split_by_ratio
 from datasets.store import ClipStore, StoreWriter
 from datasets.targets import resolve_targets, soft_target, target_of
 from labels.emotions import RAVDESS, SEVEN, canonical, place, resolve_classes
-from media.clip import ClipConfig, Window
+from media.clip import Window
+from media.configuration import ClipConfig
 from media.preprocess import preprocess
 from tests.builders import (
     LABELS,

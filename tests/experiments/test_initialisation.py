@@ -12,7 +12,7 @@ from checkpoints.checkpoint import save_checkpoint
 from datasets.annotations import Record
 from experiments import initialisation
 from experiments.initialisation import build_checkpoint, default_face_size, own_paths, start_model
-from media.clip import ClipConfig
+from media.configuration import ClipConfig
 from models import EmotionModel
 from opts import parse_options
 from system.flags import ModelOptions, TrainOptions

@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 import torch
 
-from media.clip import LEGACY, ClipConfig, Recording, Window, tile_windows, window_at
+from media.clip import Window, tile_windows, window_at
+from media.configuration import LEGACY, ClipConfig
 from media.landmarks import build_track
 from media.preprocess import LOG_MEL_RANGE, preprocess
+from media.recording import Recording
 
 CONFIG = ClipConfig(face_size=16)
 RATE = CONFIG.sample_rate

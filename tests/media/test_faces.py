@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from media.clip import ClipConfig
+from media.configuration import ClipConfig
 from media.faces import (
     Detector,
     FacePicture,

@@ -10,11 +10,14 @@ import av
 import numpy as np
 import pytest
 
-import media.recording
-from media.clip import Clip, ClipConfig, Recording, Window, tile_windows
+import media.decoding
+import media.reading
+from media.clip import Clip, Window, tile_windows
+from media.configuration import ClipConfig
 from media.errors import MediaError
 from media.faces import Detector, build_detector
-from media.recording import probe, read_recording, stream_clips
+from media.reading import probe, read_recording, stream_clips
+from media.recording import Recording
 from tests.conftest import EVENT, FPS, RATE, WriteMedia
 
 CONFIG = ClipConfig(face_size=32, face_margin=0.0, detector="whole")
@@ -101,7 +104,7 @@ def test_streamed_clips_equal_clips_cut_from_the_whole(
     config = ClipConfig(face_size=32)
     recording = read_recording(talking_face, config, mtcnn)
     windows = tile_windows(recording.duration, config.window_seconds, hop)
-    monkeypatch.setattr(media.recording, "BLOCK_SECONDS", block_seconds)
+    monkeypatch.setattr(media.decoding, "BLOCK_SECONDS", block_seconds)
     clips = list(stream_clips(talking_face, config, mtcnn, hop))
     assert [clip.window for clip in clips] == windows
     assert clips[-1].window.partial
@@ -117,14 +120,14 @@ def test_memory_does_not_grow_with_the_length(
     silence = np.zeros(60 * RATE, np.float32)
     path = write_media(tmp_path / "a.mkv", pictures, sound=silence, audio_codec="flac")
     held: list[int] = []
-    extend = media.recording._extend
+    extend = media.reading._extend
 
     def watched(recording: Recording, blocks: list) -> Recording:
         longer = extend(recording, blocks)
         held.append(longer.waveform.nbytes + longer.faces.nbytes)
         return longer
 
-    monkeypatch.setattr(media.recording, "_extend", watched)
+    monkeypatch.setattr(media.reading, "_extend", watched)
     assert len(list(stream_clips(path, CONFIG, WHOLE, 1.0))) == 60
     assert max(held) < 8 * RATE * 2 + 8 * FPS * 32 * 32 * 3  # some seconds
 
@@ -233,13 +236,13 @@ def test_a_stream_that_ends_early_does_not_hold_the_other_back(
     levels: list[np.ndarray],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(media.recording, "SOUND_LAG", 0.5)
-    monkeypatch.setattr(media.recording, "PICTURES_LAG", 0.5)
+    monkeypatch.setattr(media.decoding, "SOUND_LAG", 0.5)
+    monkeypatch.setattr(media.decoding, "PICTURES_LAG", 0.5)
     noise = np.random.default_rng(0).normal(0, 0.1, 6 * RATE).astype(np.float32)
     long_sound = write_media(tmp_path / "a.mkv", levels, sound=noise, audio_codec="flac")
     long_video = write_media(tmp_path / "b.mkv", levels, sound=noise[:8000], audio_codec="flac")
     for path in (long_sound, long_video):
-        known = [block.known for block in media.recording._read_blocks(path, CONFIG, WHOLE)]
+        known = [block.known for block in media.decoding.read_blocks(path, CONFIG, WHOLE)]
         assert len(known) > 1
         recording = read_recording(path, CONFIG, WHOLE)
         assert len(recording.faces) >= 47  # what the decoder held back is not waited for
