@@ -15,10 +15,10 @@ from itertools import combinations
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torchvision.models import VisionTransformer
 
 from models import EmotionModel
 from models.layers import TokenEmbedding, TransformerBlock
+from models.vit_b_16 import ViTB16
 
 Inputs = Mapping[str, Tensor]
 
@@ -48,7 +48,7 @@ def leave_one_out(
 
 def has_class_token(model: nn.Module) -> bool:
     """Whether a model looks at patches of a picture through a class token, so it can be rolled."""
-    return any(isinstance(part, (TokenEmbedding, VisionTransformer)) for part in model.modules())
+    return any(isinstance(part, (TokenEmbedding, ViTB16)) for part in model.modules())
 
 
 @contextmanager

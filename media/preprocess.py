@@ -5,15 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-import torchaudio
 
 from media.clip import Clip
 from media.configuration import MODALITIES, ClipConfig
 from media.landmarks import normalise
 from media.whisper_mel import whisper_mel
+
+if TYPE_CHECKING:
+    import torchaudio
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601 weights of red, green, blue
 LOG_MEL_RANGE = 13.8  # nats (60 dB) kept below the loud frames of a window
@@ -133,6 +136,8 @@ def _normalise_faces(faces: np.ndarray, mask: np.ndarray, config: ClipConfig) ->
 
 @lru_cache(maxsize=8)
 def _mel_transform(**constants: float) -> torchaudio.transforms.MelSpectrogram:
+    import torchaudio  # here, as only models of such spectrograms need it
+
     return torchaudio.transforms.MelSpectrogram(**constants, center=False)
 
 
