@@ -23,7 +23,7 @@ from media.whisper_mel import LOUDEST, mel_filters, whisper_mel
 from models.whisper_speech import CLIPS
 from tests.builders import SMALL, make_corpus, make_recording, open_stores, without_sound
 from tests.conftest import WriteMedia
-from tests.media.test_recording import assert_same
+from tests.media.test_reading import assert_same
 
 ALONE = replace(SMALL, **CLIPS)
 BLOCKS = replace(ALONE, speech_context_seconds=1.0)
