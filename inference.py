@@ -18,7 +18,7 @@ import torch
 
 from checkpoints.checkpoint import Checkpoint, load_checkpoint
 from checkpoints.shipped import DEFAULT_CHECKPOINT
-from media.clip import ClipConfig
+from media.configuration import ClipConfig
 from recognition.face_classifier import replace_face_classifier
 from recognition.recogniser import build_recogniser
 from recognition.recogniser_options import DEFAULT_BATCH, RecognitionOptions

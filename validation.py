@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from datasets.annotations import Record
-from datasets.labels import place
 from evaluation.metrics import classification_scores, multilabel_scores, regression_scores
 from evaluation.predictions import PredictionTable
+from labels.emotions import place
 from models import EmotionModel
 from system.files import printable, replacing
 

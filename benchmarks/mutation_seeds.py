@@ -13,7 +13,7 @@ from PIL import Image
 from checkpoints.checkpoint import Checkpoint, save_checkpoint
 from checkpoints.combine import combine_checkpoints
 from datasets.demo_clip import read_portrait
-from media.clip import ClipConfig
+from media.configuration import ClipConfig
 from models import build_model
 from opts import RECIPES
 

@@ -24,9 +24,10 @@ from facenet_pytorch import MTCNN
 
 from benchmarks import reference
 from datasets.annotations import Record
-from datasets.prepare import read_source
+from datasets.recordings import read_source
 from datasets.store import StoreWriter
-from media.clip import ClipConfig, tile_windows
+from media.clip import tile_windows
+from media.configuration import ClipConfig
 from media.errors import MediaError
 from media.suffixes import VIDEO, find_media
 from system.command_line import OneLineParser

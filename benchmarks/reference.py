@@ -26,7 +26,8 @@ from torch import Tensor
 
 from checkpoints.checkpoint import Checkpoint, load_checkpoint
 from checkpoints.shipped import DEFAULT_CHECKPOINT
-from media.clip import TIME_TOLERANCE, ClipConfig, Window, tile_windows
+from media.clip import Window, tile_windows
+from media.configuration import TIME_TOLERANCE, ClipConfig
 from media.faces import face_square
 from media.preprocess import LOG_MEL_RANGE, SPEECH_LEVEL_PERCENTILE
 from models import EmotionModel

@@ -32,7 +32,7 @@ from evaluation.calibration import (
     fit_temperature,
 )
 from media.adaptation import Prior
-from media.clip import ClipConfig
+from media.configuration import ClipConfig
 from models import EmotionModel, build_model
 from system.checkpoint_metadata import KEY, read_metadata
 from system.errors import OptionError

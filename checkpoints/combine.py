@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from checkpoints.checkpoint import Checkpoint
-from media.clip import ENTRIES, ClipConfig
+from media.configuration import ENTRIES, ClipConfig
 from models import build_model
 from models.late_fusion import EVIDENCE
 

@@ -15,8 +15,8 @@ from torch import Tensor
 from checkpoints.keys import load_strictly
 from checkpoints.tfjs_weights import faceres_state, is_faceres, read_tfjs_weights
 from checkpoints.torch_files import read_foreign_weights
-from datasets.labels import AFFECTNET7, RAVDESS
-from media.clip import LEGACY, ClipConfig
+from labels.emotions import AFFECTNET7, RAVDESS
+from media.configuration import LEGACY, ClipConfig
 from models import EmotionModel, build_model
 
 # The authors of EfficientFace normalise faces of 224 pixels by this mean and standard deviation.

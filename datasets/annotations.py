@@ -16,7 +16,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from datasets.labels import EMOTIONS, RAVDESS, canonical
+from labels.emotions import EMOTIONS, RAVDESS, canonical
+from labels.ravdess_names import read_ravdess_name
 from system.csv_table import Table, check_text, parse_table, read_columns, read_text
 from system.files import replacing
 
@@ -179,23 +180,18 @@ def _read_legacy(text: str, path: Path, folder: Path) -> list[Record]:
         check_text(subset, f"{path}, line {number}")
         if not 1 <= int(label) <= len(RAVDESS):
             raise ValueError(f"{path}, line {number}: label {label} is not in 1..{len(RAVDESS)}")
+        known = read_ravdess_name(Path(video or audio).stem.split("_")[0])
         records.append(
             Record(
                 video=_absolute(video, folder),
                 audio=_absolute(audio, folder),
                 label=RAVDESS[int(label) - 1],
-                speaker=_speaker_of_ravdess(video or audio),
+                speaker=known.actor if known else "",
                 subset=_legacy_subset(subset, f"{path}, line {number}"),
                 origin=f"{path}, line {number}",
             )
         )
     return records
-
-
-def _speaker_of_ravdess(path: str) -> str:
-    """The two digits that close a RAVDESS file name, or nothing."""
-    parts = Path(path).stem.split("_")[0].split("-")
-    return parts[-1] if len(parts) == 7 and parts[-1].isdigit() else ""
 
 
 def _legacy_subset(name: str, place: str) -> str:

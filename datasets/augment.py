@@ -13,7 +13,8 @@ import torch
 
 from datasets.options import AugmentOptions
 from media import blendshapes
-from media.clip import MODALITIES, Clip
+from media.clip import Clip
+from media.configuration import MODALITIES
 from media.landmarks import MIRRORED, POINTS
 
 

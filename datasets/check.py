@@ -9,7 +9,6 @@ manifests are checked as one corpus.
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -30,19 +29,21 @@ from datasets.fingerprints import (
     read_face_prints,
     read_sound_print,
 )
-from datasets.labels import place, resolve_classes
-from datasets.prepare import STORE_NAME, read_source
+from datasets.preparation import STORE_NAME
+from datasets.recordings import read_source
 from datasets.store import ClipStore
 from datasets.stretches import outside
-from media.clip import ClipConfig, Recording
+from labels.emotions import place, resolve_classes
+from labels.ravdess_names import read_ravdess_name
+from media.configuration import ClipConfig
 from media.errors import MediaError
+from media.recording import Recording
 from system.checkpoint_metadata import read_metadata
 from system.command_line import OneLineParser, exit_status
 
 MAX_LENGTH_GAP = 0.25  # seconds by which sound and pictures of a recording may differ in length
 _SHOWN = 10  # faults of a kind that are printed
 _FOREIGN = {".pth", ".pt", ".tar", ".ckpt", ".bin"}  # weights as torch saves them
-_PERFORMANCE = re.compile(r"0[123]-(\d\d(?:-\d\d){5})")  # RAVDESS: modality, then the performance
 
 
 @dataclass(frozen=True)
@@ -163,8 +164,8 @@ def _traits(record: Record) -> Iterator[tuple[str, str]]:
     performances = {record.extra.get("performance", "")}
     for path in filter(None, (record.video, record.audio)):
         yield "file", path
-        named = _PERFORMANCE.fullmatch(Path(path).stem.split("_")[0])
-        performances.add(named.group(1) if named else "")
+        known = read_ravdess_name(Path(path).stem.split("_")[0])
+        performances.add(known.performance if known else "")
     for name in performances - {""}:
         yield "performance", name
 

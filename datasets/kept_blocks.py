@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from media.clip import ENTRIES, Clip, ClipConfig
+from media.clip import Clip
+from media.configuration import ENTRIES, ClipConfig
 from media.preprocess import first_block, preprocess_block, recognised_frames, used_blocks
 from models import WhisperSpeech
 from system.files import naming

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from datasets.annotations import Record
+from labels.ravdess_names import read_ravdess_name
 from media.landmarks import POINTS, LandmarkTrack, build_track
 from system.errors import OptionError
 
@@ -76,9 +77,9 @@ def find_tracks(source: Path, records: Iterable[Record]) -> dict[str, LandmarkTr
     """
     tracks: dict[str, LandmarkTrack] = {}
     if source.suffix == ".npz":
-        archive = {name[2:]: track for name, track in read_ravdess_archive(source).items()}
-        for record in records:  # the first two digits tell sound from video of one performance
-            track = archive.get(Path(record.name).stem[2:])
+        archive = {_performance(name): t for name, t in read_ravdess_archive(source).items()}
+        for record in records:
+            track = archive.get(_performance(Path(record.name).stem))
             if track is not None:
                 tracks[record.key] = track
     elif source.is_dir():
@@ -94,3 +95,9 @@ def find_tracks(source: Path, records: Iterable[Record]) -> dict[str, LandmarkTr
     if not tracks:
         raise OptionError(f"{source} holds no track of any of the records", "landmarks")
     return tracks
+
+
+def _performance(name: str) -> str:
+    """What the files of one performance, with and without sound, have in common in their names."""
+    known = read_ravdess_name(name)
+    return known.performance if known else name

@@ -7,9 +7,9 @@ from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import get_args
 
-from datasets.labels import CLASS_SETS
 from datasets.splits import LEAVE_ONE_CORPUS_OUT, PROTOCOLS
-from media.clip import Colour, PictureChoice
+from labels.emotions import CLASS_SETS
+from media.configuration import Colour, PictureChoice
 from system.errors import OptionError
 from system.flags import COMBINE, EVALUATE, FIT, INFER, comma_separated, option
 from timeline.row import Task

@@ -20,13 +20,14 @@ from datasets.augment import (
     mirror_face,
     swap_identity,
 )
-from datasets.labels import place
 from datasets.mean_faces import MeanFaces
 from datasets.store import ClipStore, lacks_voice
 from datasets.talking_blendshapes import talk
 from datasets.targets import target_of
+from labels.emotions import place
 from media.adaptation import REFERRED, Prior, relative_to
-from media.clip import SOUND_FIELDS, STORED, Clip, ClipConfig, Window, tile_windows
+from media.clip import SOUND_FIELDS, Clip, Window, tile_windows
+from media.configuration import STORED, ClipConfig
 from media.preprocess import preprocess
 from system.errors import OptionError
 

@@ -6,6 +6,7 @@ import argparse
 from functools import partial
 
 from datasets.annotations import Record
+from datasets.corpora import CORPORA
 from datasets.splits import (
     PROTOCOLS,
     check_fold,
@@ -38,7 +39,7 @@ def add_split_flags(parser: argparse.ArgumentParser) -> None:
 def split_records(records: list[Record], options: argparse.Namespace) -> list[Record]:
     """Records with the subsets that the command line asks for.
 
-    Where it asks for none: those that the corpus has, the split published for RAVDESS, or else
+    Where it asks for none: those that the corpus has, the split published for it, or else
     `RATIO` of the speakers.
 
     Raises:
@@ -93,4 +94,6 @@ def _list_ways(options: argparse.Namespace) -> list[str]:
 def _default_split(records: list[Record]) -> str:
     if any(record.subset for record in records):
         return "keep"
-    return "ravdess_icpr22" if {r.dataset for r in records} == {"ravdess"} else "ratio"
+    names = {record.dataset for record in records}
+    corpus = CORPORA.get(names.pop()) if len(names) == 1 else None
+    return (corpus.split if corpus else "") or "ratio"

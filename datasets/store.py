@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 
 from media.blendshapes import BLENDSHAPES, POSE, MeshTrack
-from media.clip import STORED, ClipConfig, Recording
+from media.configuration import STORED, ClipConfig
 from media.landmarks import MAX_GAP, POINTS, LandmarkTrack
+from media.recording import Recording
 from media.voice_track import VoiceTrack
 from system.files import naming, write_json
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from datasets.annotations import SUBSETS, Record
-from datasets.labels import place
+from labels.emotions import place
 from system.errors import OptionError
 
 

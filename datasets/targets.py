@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from datasets.annotations import Record
-from datasets.labels import canonical, place
+from labels.emotions import canonical, place
 
 PREFIX = "target_"  # of the manifest's columns
 

@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.clip_names import read_clip_name
 from evaluation.decisions import Decisions, compare_pair, summarise
 from evaluation.human_ceilings import score_crema_d
 from evaluation.predictions import PredictionTable, read_json, read_predictions
 from evaluation.statistics import Ranking, holm, rank_systems
+from labels.clip_names import read_clip_name
 from system.errors import OptionError
 
 # What a cheaper model has less of, the first that is known of all models being compared by.

@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from datasets.labels import place
 from evaluation.combination import Combination, fit_combination
 from evaluation.decisions import MEASURE_NAMES, MEASURES, Decisions, compare_pair, summarise
 from evaluation.predictions import write_rows
 from evaluation.rules import FITTED_METHODS, METHODS
 from evaluation.score_tables import ScoreTable, read_labels, read_score_table
+from labels.emotions import place
 from system.command_line import OneLineParser, exit_status
 from system.files import write_json
 

@@ -16,9 +16,9 @@ import numpy as np
 import pandas as pd
 from scipy.special import log_softmax, logsumexp
 
-from datasets.labels import RAVDESS, canonical
-from evaluation.clip_names import read_clip_name
 from evaluation.predictions import PROBABILITY_FLOOR
+from labels.clip_names import read_clip_name
+from labels.emotions import RAVDESS, canonical
 
 CLIP_COLUMNS = ("clip", "clip_name", "file", "filename", "file_name", "name", "path", "id")
 LABEL_COLUMNS = ("label", "target", "emotion", "true", "truth")

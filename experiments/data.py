@@ -6,13 +6,13 @@ import logging
 from pathlib import Path
 
 from datasets.annotations import Record, read_annotations, tell_spellings
-from datasets.prepare import STORE_NAME, prepare_records
+from datasets.preparation import STORE_NAME, prepare_records
 from datasets.samples import StoreSet
 from datasets.splits import check_speakers
 from datasets.stretches import check_stretches
 from experiments.initialisation import default_face_size
 from experiments.options import ExperimentOptions
-from media.clip import ClipConfig
+from media.configuration import ClipConfig
 from system.errors import OptionError
 
 _LOG = logging.getLogger(__name__)

@@ -16,14 +16,15 @@ from torch.utils.data import DataLoader
 from checkpoints.checkpoint import Checkpoint, load_checkpoint
 from datasets.annotations import Record
 from datasets.kept_blocks import KeptBlocks
-from datasets.labels import describe_unplaced
 from datasets.sampler import EpochSampler
 from datasets.samples import ClipDataset, SampleOptions, StoreSet, collate, measure_faces
 from experiments.data import read_data
 from experiments.initialisation import build_checkpoint
 from experiments.options import ExperimentOptions, run_folder_of
+from labels.emotions import describe_unplaced
 from media.adaptation import REFERRED, Prior
-from media.clip import Clip, ClipConfig
+from media.clip import Clip
+from media.configuration import ClipConfig
 from models import EmotionModel
 from system.device import pick_device
 from system.errors import OptionError

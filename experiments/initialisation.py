@@ -17,10 +17,10 @@ from checkpoints.pretrained import load_pretrained
 from checkpoints.torchvision_weights import DEFAULT, load_torchvision
 from checkpoints.whisper_weights import is_whisper
 from datasets.annotations import Record
-from datasets.labels import resolve_classes
 from datasets.targets import resolve_targets
 from experiments.options import ExperimentOptions, StartOptions
-from media.clip import ENTRIES, STORED, ClipConfig
+from labels.emotions import resolve_classes
+from media.configuration import ENTRIES, STORED, ClipConfig
 from models import (
     EmotionModel,
     accepted_arguments,

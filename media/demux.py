@@ -11,7 +11,7 @@ from pathlib import Path
 import av
 
 from media.errors import MediaError
-from media.pointers import LFS_REMEDY, is_lfs_pointer
+from system.pointers import LFS_REMEDY, is_lfs_pointer
 
 DAMAGED = "it is damaged, or no media file: convert or copy it again"
 # Formats whose header says how long the file is, as it was meant to be; others are estimated from

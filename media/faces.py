@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 import torch
 
-from media.clip import ClipConfig
+from media.configuration import ClipConfig
 from media.landmarker import Landmarker, locate_points
 from media.mesh import FaceMesh, MeshReading
 from media.mesh_tracker import MeshTracker

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from media.clip import TIME_TOLERANCE
+from media.configuration import TIME_TOLERANCE
 from media.mesh import FaceMesh, MeshReading, region_of_points
 from media.people import Face, iou
 from media.video import Picture

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from media.clip import ClipConfig, Window
+    from media.clip import Window
+    from media.configuration import ClipConfig
 
 
 def last_at_rate(chosen: np.ndarray, times: np.ndarray, config: ClipConfig) -> np.ndarray:

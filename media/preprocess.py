@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from media.clip import MODALITIES, Clip, ClipConfig
+from media.clip import Clip
+from media.configuration import MODALITIES, ClipConfig
 from media.landmarks import normalise
 from media.whisper_mel import whisper_mel
 

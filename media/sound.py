@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from media.clip import ClipConfig, Window
+    from media.clip import Window
+    from media.configuration import ClipConfig
 
 LEAST_SOUND_SECONDS = 0.1  # a window with less sound holds no speech
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 if TYPE_CHECKING:
-    from media.clip import ClipConfig
+    from media.configuration import ClipConfig
 
 RANGE = 8.0  # decades of power that are kept below the loudest value of a block
 LOUDEST = 1.0  # decades: what the loudest value becomes; that of a normal recording in Whisper

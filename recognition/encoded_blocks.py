@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from media.clip import Clip, ClipConfig
+from media.clip import Clip
+from media.configuration import ClipConfig
 from media.preprocess import first_block, preprocess_block, recognised_frames, used_blocks
 from models import WhisperSpeech
 

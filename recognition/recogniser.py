@@ -14,10 +14,11 @@ from torch import Tensor
 
 from checkpoints.checkpoint import Checkpoint
 from evaluation.calibration import ConformalRule
-from media.clip import Clip, ClipConfig, check_hop
+from media.clip import Clip, check_hop
+from media.configuration import ClipConfig
 from media.faces import Detector, build_detector
 from media.mesh import MeshReading, build_mesh_reading
-from media.recording import stream_clips
+from media.reading import stream_clips
 from models import EmotionModel
 from recognition.contributions import Inputs, fused_modalities
 from recognition.probabilities import pick_rule

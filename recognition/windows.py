@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from checkpoints.checkpoint import Checkpoint
-from media.clip import ClipConfig
+from media.configuration import ClipConfig
 from recognition.recogniser_options import RecognitionOptions
 from system.errors import OptionError
 

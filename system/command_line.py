@@ -11,8 +11,7 @@ from pathlib import Path
 from tarfile import TarError
 from typing import NoReturn
 
-from media.errors import MediaError
-from system.errors import with_flags
+from system.errors import UserError, with_flags
 
 ROOT = Path(__file__).parents[1]
 INTERRUPTED = 130  # exit status after Ctrl-C, as shells have it
@@ -35,7 +34,7 @@ def exit_status(run: Callable[[], int], interrupted: str = "interrupted") -> int
     show_notes()
     try:
         return run()
-    except (ValueError, MediaError, OSError, TarError) as error:
+    except (ValueError, UserError, OSError, TarError) as error:
         print_error(error)
         return 2
     except KeyboardInterrupt:

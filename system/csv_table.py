@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from media.pointers import LFS_REMEDY, is_lfs_pointer
+from system.pointers import LFS_REMEDY, is_lfs_pointer
 
 _SEPARATORS = ",;\t"
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")

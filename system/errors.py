@@ -1,6 +1,10 @@
-"""Mistakes of a user that an option can mend."""
+"""Errors of mistakes that a user can mend, whatever room finds them."""
 
 from __future__ import annotations
+
+
+class UserError(Exception):
+    """The message is one line: the thing, what is wrong, the remedy."""
 
 
 class OptionError(ValueError):

@@ -12,8 +12,9 @@ from datasets.annotations import Record, write_annotations
 from datasets.samples import StoreSet
 from datasets.store import StoreWriter
 from media.blendshapes import BLENDSHAPES, MeshTrack
-from media.clip import ClipConfig, Recording
+from media.configuration import ClipConfig
 from media.landmarks import POINTS, LandmarkTrack, build_track
+from media.recording import Recording
 from models import build_model
 
 SMALL = ClipConfig(face_size=32, pictures=3)

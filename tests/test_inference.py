@@ -19,7 +19,8 @@ from inference import TrainingAlignedInference
 from main import main
 from media.adaptation import Prior
 from media.blendshapes import BLENDSHAPES, VALUES
-from media.clip import Clip, ClipConfig, tile_windows
+from media.clip import Clip, tile_windows
+from media.configuration import ClipConfig
 from media.faces import build_detector
 from media.landmarks import POINTS
 from models import build_model

@@ -15,10 +15,11 @@ from checkpoints.checkpoint import save_checkpoint
 from checkpoints.combine import combine_checkpoints
 from inference import TrainingAlignedInference
 from main import main
-from media.clip import ClipConfig, Window, tile_windows
+from media.clip import Window, tile_windows
+from media.configuration import ClipConfig
 from media.faces import build_detector
 from media.preprocess import preprocess
-from media.recording import read_recording
+from media.reading import read_recording
 from opts import parse_options
 from recognition.session import Session
 from tests.builders import make_checkpoint, make_corpus
@@ -178,7 +179,7 @@ def test_training_and_inference_see_equal_tensors(tmp_path: Path, demo_clip: Pat
     from datasets.annotations import Record, read_annotations, write_annotations
     from datasets.prepare import main as prepare
     from datasets.samples import ClipDataset, SampleOptions, StoreSet
-    from media.recording import stream_clips
+    from media.reading import stream_clips
 
     record = Record(str(demo_clip), "", "happy", subset="validation")
     write_annotations([record], tmp_path / "list.csv")

@@ -20,15 +20,17 @@ from scipy.optimize import linear_sum_assignment
 from checkpoints.checkpoint import Checkpoint, load_checkpoint
 from checkpoints.shipped import DEFAULT_CHECKPOINT, SHIPPED
 from datasets.annotations import Record
-from datasets.labels import RAVDESS, SEVEN, canonical
+from datasets.corpora.ravdess import read_records
 from datasets.landmarks import find_tracks
-from datasets.ravdess import read_records
 from inference import TrainingAlignedInference
+from labels.emotions import RAVDESS, SEVEN, canonical
 from media.adaptation import relative_to
-from media.clip import Clip, ClipConfig, Window, tile_windows
+from media.clip import Clip, Window, tile_windows
+from media.configuration import ClipConfig
 from media.mesh import MeshReader
 from media.preprocess import preprocess
-from media.recording import Recording, read_recording
+from media.reading import read_recording
+from media.recording import Recording
 from tests.builders import make_recording
 from timeline.table import Timeline
 

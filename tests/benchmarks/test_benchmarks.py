@@ -19,10 +19,11 @@ from checkpoints.checkpoint import save_checkpoint
 from checkpoints.combine import combine_checkpoints
 from datasets.demo_clip import make_demo_clip
 from inference import TrainingAlignedInference
-from media.clip import Clip, ClipConfig, Colour, Window, tile_windows
+from media.clip import Clip, Window, tile_windows
+from media.configuration import ClipConfig, Colour
 from media.faces import build_detector
 from media.preprocess import preprocess
-from media.recording import probe, read_recording
+from media.reading import probe, read_recording
 from tests.builders import LABELS, make_checkpoint
 from timeline.csv_format import write_csv
 from timeline.table import Timeline

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks import prepare_speed
 from benchmarks.prepare_speed import Speed, list_clips, measure
-from media.clip import ClipConfig
+from media.configuration import ClipConfig
 
 CONFIG = ClipConfig(face_size=32, pictures=3)
 

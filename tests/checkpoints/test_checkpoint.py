@@ -20,9 +20,9 @@ from checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from checkpoints.combine import combine_checkpoints, merge_clip_configs, reorder_classes
 from checkpoints.pretrained import load_pretrained
 from checkpoints.torch_files import read_foreign_weights
-from datasets.labels import AFFECTNET7, RAVDESS, SEVEN
+from labels.emotions import AFFECTNET7, RAVDESS, SEVEN
 from media.adaptation import Prior
-from media.clip import LEGACY, ClipConfig
+from media.configuration import LEGACY, ClipConfig
 from models import build_model
 from tests.builders import SMALL, make_checkpoint
 

@@ -24,8 +24,8 @@ from datasets.fingerprints import (
     read_sound_print,
 )
 from datasets.store import StoreWriter
-from media.clip import Recording
-from media.recording import read_recording
+from media.reading import read_recording
+from media.recording import Recording
 from tests.builders import SMALL, make_checkpoint, without_face, without_sound
 from tests.conftest import RATE, WriteMedia
 

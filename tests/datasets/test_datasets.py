@@ -11,16 +11,17 @@ import numpy as np
 import pytest
 import torch
 
-from datasets import fer2013, ravdess
 from datasets.annotations import Record, read_annotations, write_annotations
 from datasets.augment import AugmentOptions, augment_clip, drop_modalities, mix_up
-from datasets.labels import RAVDESS, SEVEN, canonical, place, resolve_classes
+from datasets.corpora import fer2013, ravdess
 from datasets.prepare import main as prepare_main
 from datasets.samples import ClipDataset, SampleOptions, collate
 from datasets.splits import check_speakers, split_by_ids, split_by_ratio
 from datasets.store import ClipStore, StoreWriter
 from datasets.targets import resolve_targets, soft_target, target_of
-from media.clip import ClipConfig, Window
+from labels.emotions import SEVEN
+from media.clip import Window
+from media.configuration import ClipConfig
 from media.preprocess import preprocess
 from tests.builders import (
     LABELS,
@@ -77,21 +78,6 @@ def test_a_bad_line_is_named(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "a.csv").write_text(text)
     with pytest.raises(ValueError, match=message.replace(".", r"\.").replace("?", r"\?")):
         read_annotations(tmp_path / "a.csv")
-
-
-def test_classes_keep_one_order_and_merge_calm() -> None:
-    assert resolve_classes("auto", ["sad", "happy", "zeal", "neutral"]) == (
-        "neutral",
-        "happy",
-        "sad",
-        "zeal",
-    )
-    assert place("calm", SEVEN) == SEVEN.index("neutral")
-    assert place("calm", RAVDESS) == 1
-    assert place("contempt", SEVEN) is None
-    assert canonical("Fear") == "fearful"
-    with pytest.raises(ValueError, match="unknown classes 'nine'"):
-        resolve_classes("nine", ["sad"])
 
 
 def _touch(root: Path, *names: str) -> None:

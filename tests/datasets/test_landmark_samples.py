@@ -13,10 +13,10 @@ from datasets.annotations import Record, read_annotations, write_annotations
 from datasets.augment import AugmentOptions, swap_identity
 from datasets.landmarks import find_tracks
 from datasets.mean_faces import MeanFaces
-from datasets.prepare import Finding, prepare_records
+from datasets.preparation import Finding, prepare_records
 from datasets.samples import ClipDataset, SampleOptions, StoreSet
 from datasets.store import ClipStore, StoreWriter, lacks
-from media.clip import ClipConfig
+from media.configuration import ClipConfig
 from media.landmarks import POINTS, build_track, empty_track
 from tests.builders import LABELS, SMALL, make_recording
 

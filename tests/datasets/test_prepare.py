@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import pytest
 
-from datasets import prepare
+from datasets import preparation, prepare
 from datasets.annotations import Record, read_annotations, write_annotations
 from datasets.cluster import spread_work
 from datasets.demo_clip import read_portrait
@@ -66,7 +66,7 @@ def test_a_second_run_decodes_nothing(tmp_path: Path, monkeypatch: pytest.Monkey
     arguments = _arguments(_make_list(tmp_path, 4), tmp_path / "out")
     assert prepare.main(arguments) == 0
     before = _content(tmp_path / "out")
-    monkeypatch.setattr(prepare, "read_source", _refuse)
+    monkeypatch.setattr(preparation, "read_source", _refuse)
     assert prepare.main(arguments) == 0
     assert _content(tmp_path / "out") == before
 
@@ -78,7 +78,7 @@ def test_a_touched_file_is_not_decoded_again_but_a_changed_one_is(
     assert prepare.main(arguments) == 0
     os.utime(tmp_path / "0001.wav", ns=(1, 1))
     with monkeypatch.context() as patch:
-        patch.setattr(prepare, "read_source", _refuse)
+        patch.setattr(preparation, "read_source", _refuse)
         assert prepare.main(arguments) == 0
     _write_sound(tmp_path / "0001.wav", seed=99, samples=5000)
     assert prepare.main(arguments) == 0

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evaluation.clip_names import read_clip_name
 from evaluation.combination import Combination, combine, fit_combination, fit_weights
 from evaluation.fuse import main
 from evaluation.rules import METHODS
 from evaluation.score_tables import read_score_table, to_log_probabilities
+from labels.clip_names import read_clip_name
 
 ROOT = Path(__file__).parents[2]
 EMOTIONS = ("happy", "sad", "angry")

@@ -13,7 +13,7 @@ from datasets.annotations import Record
 from experiments import initialisation
 from experiments.initialisation import build_checkpoint, default_face_size, own_paths, start_model
 from experiments.options import StartOptions
-from media.clip import ClipConfig
+from media.configuration import ClipConfig
 from models import EmotionModel
 from models.options import ModelOptions
 from opts import parse_options

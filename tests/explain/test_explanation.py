@@ -16,7 +16,8 @@ from checkpoints.checkpoint import Checkpoint, save_checkpoint
 from checkpoints.shipped import SHIPPED
 from explain.attribution import grad_cam, head_diversity, patch_maps, recorded_attention, rollout
 from explain.explanation import Explainer, main
-from media.clip import Clip, ClipConfig, Window
+from media.clip import Clip, Window
+from media.configuration import ClipConfig
 from media.faces import build_detector
 from models import EmotionModel, build_model
 from models.layers import TransformerBlock

@@ -25,9 +25,10 @@ from media.blendshapes import (
     describe_windows,
     empty_meshes,
 )
-from media.clip import Recording, Window
+from media.clip import Window
 from media.landmarks import LandmarkTrack
 from media.preprocess import preprocess
+from media.recording import Recording
 from tests.builders import LABELS, SMALL, make_corpus, make_meshes, make_recording, open_stores
 
 

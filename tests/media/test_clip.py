@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -12,9 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from media.clip import LEGACY, ClipConfig, Recording, Window, tile_windows, window_at
+from media.clip import Window, tile_windows, window_at
+from media.configuration import LEGACY, ClipConfig
 from media.landmarks import build_track
 from media.preprocess import LOG_MEL_RANGE, preprocess
+from media.recording import Recording
 
 CONFIG = ClipConfig(face_size=16)
 RATE = CONFIG.sample_rate
@@ -73,32 +74,6 @@ def test_windows_do_not_drift_over_hours() -> None:
 def test_a_hop_that_would_lose_time_is_refused(hop: float) -> None:
     with pytest.raises(ValueError, match="hop of"):
         tile_windows(10.0, 1.0, hop)
-
-
-def test_a_configuration_survives_json() -> None:
-    for config in (ClipConfig(), LEGACY):
-        again = ClipConfig.from_dict(json.loads(json.dumps(config.to_dict())))
-        assert again == config
-        assert hash(again) == hash(config)
-
-
-def test_an_unknown_entry_of_a_configuration_is_named() -> None:
-    with pytest.raises(ValueError, match="unknown ClipConfig entries mouth_size"):
-        ClipConfig.from_dict({**ClipConfig().to_dict(), "mouth_size": 3})
-
-
-@pytest.mark.parametrize(
-    "values", [{"face_size": 100}, {"face_size": 0}, {"pictures": 0}, {"window_seconds": -1.0}]
-)
-def test_a_value_out_of_range_is_refused(values: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match=next(iter(values))):
-        ClipConfig.from_dict(values)
-
-
-def test_differences_name_both_values() -> None:
-    other = replace(CONFIG, face_size=224)
-    assert CONFIG.differences(other) == ["face_size is 16 here and 224 there"]
-    assert CONFIG.differences(other, ("n_mels",)) == []
 
 
 def test_the_last_pictures_of_a_window_are_taken() -> None:

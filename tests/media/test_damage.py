@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from media.clip import ClipConfig
+from media.configuration import ClipConfig
 from media.errors import MediaError
 from media.faces import build_detector
-from media.recording import probe, read_recording, stream_clips
+from media.reading import probe, read_recording, stream_clips
 from tests.conftest import FPS, RATE, WriteMedia
 
 CONFIG = ClipConfig(face_size=32, face_margin=0.0, detector="whole")

@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from media.clip import ClipConfig, Recording, tile_windows
+from media.clip import tile_windows
+from media.configuration import ClipConfig
 from media.faces import Detector, build_detector
-from media.recording import read_recording, stream_clips
+from media.reading import read_recording, stream_clips
+from media.recording import Recording
 from tests.conftest import REAL_DATA
 
 pytestmark = pytest.mark.data

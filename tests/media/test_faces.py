@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from media.clip import ClipConfig
+from media.configuration import ClipConfig
 from media.faces import (
     Detector,
     FacePicture,

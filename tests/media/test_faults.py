@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from datasets.annotations import read_annotations
-from media.clip import ClipConfig, Recording, tile_windows
+from media.clip import tile_windows
+from media.configuration import ClipConfig
 from media.errors import MediaError
-from media.recording import read_recording
+from media.reading import read_recording
+from media.recording import Recording
 
 pytestmark = pytest.mark.data
 CONFIG = ClipConfig()

@@ -12,13 +12,15 @@ import av
 import numpy as np
 import pytest
 
-import media.recording
+import media.decoding
 from datasets.landmarks import read_ravdess_archive
-from media.clip import ClipConfig, Recording, tile_windows
+from media.clip import tile_windows
+from media.configuration import ClipConfig
 from media.faces import Detector, FaceTracker, build_detector
 from media.landmarker import DlibLandmarker, Landmarker, build_landmarker, locate_points
 from media.landmarks import MIRRORED, POINTS
-from media.recording import read_recording, stream_clips
+from media.reading import read_recording, stream_clips
+from media.recording import Recording
 from media.video import Orientation, Picture, PictureTrack, build_picture
 from tests.conftest import WriteMedia
 from tests.media.test_faces import BlobDetector, draw
@@ -173,7 +175,7 @@ def _compare_streamed(
 ) -> None:
     landmarker = DotLandmarker() if detector is WHOLE else BoxLandmarker()
     recording = read_recording(path, CONFIG, detector, landmarker=landmarker)
-    monkeypatch.setattr(media.recording, "BLOCK_SECONDS", block_seconds)
+    monkeypatch.setattr(media.decoding, "BLOCK_SECONDS", block_seconds)
     clips = list(stream_clips(path, CONFIG, detector, hop, landmarker=landmarker))
     windows = tile_windows(recording.duration, CONFIG.window_seconds, hop)
     assert [clip.window for clip in clips] == windows

@@ -12,16 +12,18 @@ import cv2
 import numpy as np
 import pytest
 
-import media.recording
+import media.decoding
 from datasets.landmarks import read_ravdess_archive
 from media.blendshapes import BLENDSHAPES, STILL_GAP
-from media.clip import ClipConfig, Recording, Window, tile_windows
+from media.clip import Window, tile_windows
+from media.configuration import ClipConfig
 from media.faces import build_detector
 from media.landmarks import LEFT_CORNERS, RIGHT_CORNERS
 from media.mesh import FaceMesh, MeshReader, MeshReading, Region, build_mesh_reading
 from media.mesh_tracker import MeshTracker
 from media.people import Face
-from media.recording import read_recording, stream_clips
+from media.reading import read_recording, stream_clips
+from media.recording import Recording
 from media.video import Orientation, Picture, build_picture, warp
 from tests.conftest import WriteMedia
 
@@ -97,7 +99,7 @@ def test_streamed_meshes_equal_meshes_cut_from_the_whole(
     hop: float,
     block_seconds: float,
 ) -> None:
-    monkeypatch.setattr(media.recording, "BLOCK_SECONDS", block_seconds)
+    monkeypatch.setattr(media.decoding, "BLOCK_SECONDS", block_seconds)
     clips = list(stream_clips(portrait_file, CONFIG, PortraitDetector(), hop, landmarker=reading))
     assert [clip.window for clip in clips] == tile_windows(recording.duration, 1.0, hop)
     for clip in clips:

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from media.audio import SoundTrack
-from media.clip import ClipConfig
+from media.configuration import ClipConfig
 from media.mixdown import HELD_SECONDS, mix_weights
-from media.recording import read_recording, stream_clips
+from media.reading import read_recording, stream_clips
 from tests.conftest import WriteMedia
 from tests.media.test_audio import RATE, gather, make_frame
 

@@ -13,15 +13,17 @@ import torch
 from datasets.annotations import read_annotations
 from datasets.augment import AugmentOptions, augment_clip, drop_modalities, mask_spectrogram, mix_up
 from datasets.samples import ClipDataset, SampleOptions, collate
-from media.clip import ClipConfig, Recording, Window, tile_windows
+from media.clip import Window, tile_windows
+from media.configuration import ClipConfig
 from media.preprocess import preprocess, preprocess_block, recognised_frames, used_blocks
-from media.recording import read_recording, stream_clips
+from media.reading import read_recording, stream_clips
+from media.recording import Recording
 from media.sound import sound_span, touched_blocks
 from media.whisper_mel import LOUDEST, mel_filters, whisper_mel
 from models.whisper_speech import CLIPS
 from tests.builders import SMALL, make_corpus, make_recording, open_stores, without_sound
 from tests.conftest import WriteMedia
-from tests.media.test_recording import assert_same
+from tests.media.test_reading import assert_same
 
 ALONE = replace(SMALL, **CLIPS)
 BLOCKS = replace(ALONE, speech_context_seconds=1.0)

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 import media.voice
-from media.clip import ClipConfig
-from media.recording import read_recording
+from media.configuration import ClipConfig
+from media.reading import read_recording
 from media.voice import CONTEXT, WEIGHTS, VoiceDetector, find_voice, load_network
 from media.voice_track import FRAME, RATE
 from tests.conftest import REAL_DATA

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-import media.recording
+import media.decoding
+import media.reading
 import media.voice
 from checkpoints.checkpoint import save_checkpoint
 from checkpoints.combine import merge_clip_configs
@@ -21,9 +22,11 @@ from datasets.samples import ClipDataset, SampleOptions
 from datasets.store import ClipStore, StoreWriter, lacks_voice
 from experiments.initialisation import _clip_config
 from inference import TrainingAlignedInference
-from media.clip import LEGACY, ClipConfig, Recording, Window, tile_windows
+from media.clip import Window, tile_windows
+from media.configuration import LEGACY, ClipConfig
 from media.preprocess import preprocess
-from media.recording import read_recording, stream_clips
+from media.reading import read_recording, stream_clips
+from media.recording import Recording
 from media.voice import find_voice
 from media.voice_track import VoiceTrack
 from models import build_model
@@ -49,7 +52,7 @@ OFF = replace(CONFIG, voice_activity=0.0)
 
 
 def make_recording(sound: np.ndarray, config: ClipConfig = CONFIG) -> Recording:
-    recording = media.recording._empty_recording(Path("a.wav"), config, None)
+    recording = media.reading._empty_recording(Path("a.wav"), config, None)
     waveform = to_samples(sound)
     voice = find_voice(waveform, config.sample_rate) if config.voice_activity else None
     duration = len(sound) / config.sample_rate
@@ -128,7 +131,7 @@ def test_streamed_voice_equals_that_of_the_whole(
     config = replace(CONFIG, sample_rate=rate)
     recording = read_recording(path, config, None)
     assert recording.voice is not None
-    monkeypatch.setattr(media.recording, "BLOCK_SECONDS", block_seconds)
+    monkeypatch.setattr(media.decoding, "BLOCK_SECONDS", block_seconds)
     clips = list(stream_clips(path, config, None, hop))
     assert [clip.window for clip in clips] == tile_windows(recording.duration, 1.0, hop)
     assert {clip.has_speech for clip in clips} == {True, False}
@@ -156,7 +159,7 @@ def test_memory_for_voice_does_not_grow_with_the_length(
 ) -> None:
     path = write_media(tmp_path / "a.mka", sound=hiss(30.0), audio_codec="flac")
     held: list[int] = []
-    extend = media.recording._extend
+    extend = media.reading._extend
 
     def watched(recording: Recording, blocks: list) -> Recording:
         longer = extend(recording, blocks)
@@ -164,7 +167,7 @@ def test_memory_for_voice_does_not_grow_with_the_length(
         held.append(len(longer.voice.probabilities))
         return longer
 
-    monkeypatch.setattr(media.recording, "_extend", watched)
+    monkeypatch.setattr(media.reading, "_extend", watched)
     assert len(list(stream_clips(path, CONFIG, None, 1.0))) == 30
     assert 0 < max(held) < 6 * 31.25
 

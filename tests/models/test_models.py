@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from media.clip import ClipConfig
+from media.configuration import ClipConfig
 from models import EmotionModel, build_model, list_models, set_trainable
 from models.late_fusion import LATE_METHODS
 from models.multimodalcnn import FUSIONS

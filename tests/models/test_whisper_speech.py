@@ -19,9 +19,10 @@ from datasets.kept_blocks import KeptBlocks
 from experiments.initialisation import pretraining_data, start_model
 from inference import TrainingAlignedInference
 from main import main
-from media.clip import ClipConfig, tile_windows
+from media.clip import tile_windows
+from media.configuration import ClipConfig
 from media.preprocess import preprocess
-from media.recording import read_recording
+from media.reading import read_recording
 from models import EmotionModel, WhisperSpeech, build_model, set_trainable
 from models.whisper_encoder import SIZES, WhisperSize
 from models.whisper_speech import CLIPS, LAYER_MIXES

@@ -18,12 +18,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from datasets.annotations import Record, read_annotations, read_subset
-from datasets.labels import EMOTIONS, canonical
+from datasets.corpora.corpus import Corpus, register_corpus
+from labels.emotions import EMOTIONS, canonical
 from media.suffixes import SOUND, find_media
 
 _LOG = logging.getLogger(__name__)
-
-LICENCE = "your own"
 
 
 def read_records(root: Path) -> list[Record]:
@@ -131,3 +130,14 @@ def _tell_spellings(
         for name in names
         if canonical(name) != name.strip().lower()
     ]
+
+
+CORPUS = register_corpus(
+    Corpus(
+        name="own_folder",
+        read=read_records,
+        layout="folders of classes, or a headed CSV; see below",
+        labels="yours",
+        licence="your own",
+    )
+)

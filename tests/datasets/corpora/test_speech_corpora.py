@@ -11,14 +11,22 @@ import cv2
 import numpy as np
 import pytest
 
-from datasets import ased, emodb, faces_extra, nemo, speech_corpora, urdu
 from datasets.annotations import Record, read_annotations
 from datasets.check import find_faults, find_shared_names, read_contents
 from datasets.copies import without_copies
-from datasets.corpora import CORPORA, read_corpus
-from datasets.labels import SEVEN, describe_unplaced
+from datasets.corpora import (
+    CORPORA,
+    ased,
+    emodb,
+    faces_extra,
+    nemo,
+    read_corpus,
+    speech_corpora,
+    urdu,
+)
 from datasets.prepare import main as prepare_main
 from datasets.store import ClipStore
+from labels.emotions import SEVEN, describe_unplaced
 
 INDEX = "audio,label,speaker,gender,corpus,language\n"
 
@@ -255,7 +263,7 @@ def test_a_speaker_that_two_corpora_name_alike_is_noted() -> None:
     ("arguments", "message"),
     [
         (["emodb", "--corpora", "emodb"], "--corpora is of speech_corpora only, not of emodb"),
-        (["urdu", "--keep_duplicates"], "--keep_duplicates is of fer2013, ased, speech_corpora"),
+        (["urdu", "--keep_duplicates"], "--keep_duplicates is of ased, fer2013, speech_corpora"),
     ],
 )
 def test_flags_of_other_corpora_are_refused(

@@ -11,10 +11,6 @@ else neutral. `target_<name>` columns serve two more tasks: `multilabel` has `ta
 `target_surprised`, 1 where an emotion reaches its own threshold, else 0; `regression` has
 `target_attention`, `target_engagement` (0..1) and `target_valence` (-1..1), means of the window. A
 target that was not measured is empty.
-
-Videos are prepared at up to `MAX_FPS` pictures a second: a picture is passed over where it comes
-before its turn on a grid of that rate, so that of 60 a second every second one is taken, of 50
-three in five, and at 30 or below every one.
 """
 
 from __future__ import annotations
@@ -23,31 +19,28 @@ import fnmatch
 import re
 import warnings
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from datasets.annotations import Record
+from datasets.corpora.corpus import Corpus, CorpusOption, register_corpus
 from datasets.imotions import EMOTIONS, SCALES, Export, Layout, read_export, read_layout
-from datasets.labels import canonical
+from labels.emotions import canonical
 from media.clip import check_hop, tile_windows
 from media.errors import MediaError
 from media.suffixes import VIDEO, is_hidden
 
 if TYPE_CHECKING:
-    from media.clip import Recording
-    from media.recording import MediaInfo
+    from media.reading import MediaInfo
 
-LICENCE = "by the study's consent"
 TASKS = {"classification": (), "multilabel": EMOTIONS, "regression": SCALES}  # and their targets
-MAX_FPS = 30.0  # pictures a second that are prepared
 GRID_SECONDS = 0.04  # at which measures are resampled before the mean of a window is taken
 _TABLE = {".csv", ".tsv", ".txt"}
 _DEFAULT_FPS = 30.0  # of videos that do not tell
 _DEFAULT_THRESHOLD = 50.0
-_EARLY = 0.25  # of the grid's step: so much before its turn a picture may come
 _PERSON = ("name", "respondent", "participant")  # metadata, "Respondent" taken off
 _UUID = re.compile(r"[({\[]?[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}[)}\]]?", re.IGNORECASE)
 
@@ -203,37 +196,9 @@ def label_windows(
     return windows
 
 
-def limit_pictures(recording: Recording, fps: float = MAX_FPS) -> Recording:
-    """The recording with at most so many pictures a second, and the faces in them."""
-    kept = recording.picture_times[choose_pictures(recording.picture_times, fps)]
-    shown = np.isin(recording.face_times, kept)
-    return replace(
-        recording,
-        faces=recording.faces[shown],
-        face_times=recording.face_times[shown],
-        face_ids=recording.face_ids[shown],
-        picture_times=kept,
-    )
-
-
-def choose_pictures(times: np.ndarray, fps: float) -> np.ndarray:
-    """Which of (Q,) rising times to take, (Q,) bool: each in its turn on a grid of `fps`.
-
-    A picture may come a quarter of a step early. After a pause the grid starts anew.
-    """
-    step = 1.0 / fps
-    chosen = np.zeros(len(times), dtype=bool)
-    due = -np.inf
-    for index, time in enumerate(times):
-        if time >= due - _EARLY * step:
-            chosen[index] = True
-            due = (due if time <= due + step else time) + step
-    return chosen
-
-
 def _read_participant(path: Path, videos: list[Path], options: AffdexOptions) -> list[Record]:
     # Imported where there is work: face detection comes with it and takes seconds.
-    from media.recording import probe
+    from media.reading import probe
 
     layout = read_layout(path)
     participant = _participant(path, layout)
@@ -319,3 +284,60 @@ def _targets(means: dict[str, float], options: AffdexOptions) -> dict[str, str]:
             text = str(int(value >= options.thresholds.get(name, _DEFAULT_THRESHOLD)))
         targets[f"target_{canonical(name)}"] = text
     return targets
+
+
+_PREFIX = "affdex_"  # then the name of an `AffdexOptions` entry
+
+
+def _option(name: str, help_text: str, kind: type = float, **more: Any) -> CorpusOption:
+    metavar = "NUMBER" if kind is float else None
+    return CorpusOption(_PREFIX + name, help_text, kind, **{"metavar": metavar, **more})
+
+
+def _read_by_flags(root: Path, **given: Any) -> list[Record]:
+    """As `read_records`, with options by the names of their flags."""
+    values = {name.removeprefix(_PREFIX): value for name, value in given.items()}
+    if "thresholds" in values:
+        values["thresholds"] = dict(map(_read_threshold, values["thresholds"]))
+    return read_records(root, AffdexOptions(**values))
+
+
+def _read_threshold(text: str) -> tuple[str, float]:
+    name, _, number = text.partition("=")
+    try:
+        return name.strip().lower(), float(number)
+    except ValueError:
+        raise ValueError(f"expected EMOTION=NUMBER such as joy=40, not {text!r}") from None
+
+
+CORPUS = register_corpus(
+    Corpus(
+        name="affdex",
+        read=_read_by_flags,
+        layout="iMotions / AFFDEX exports beside their videos",
+        labels="by `--affdex_task`",
+        licence="by the study's consent",
+        source="McDuff et al., AFFDEX SDK, CHI EA 2016",
+        options=(
+            _option("task", "which target columns to write", str, choices=tuple(TASKS)),
+            _option("window_seconds", "length of the records"),
+            _option("hop_seconds", "from one record to the next"),
+            _option("threshold", "the strongest emotion is the label above it, 0 to 100"),
+            _option(
+                "thresholds",
+                "by emotion, for targets of `multilabel`; 50 where not given",
+                str,
+                many=True,
+                metavar="EMOTION=NUMBER",
+            ),
+            _option("max_gap", "seconds between samples that are interpolated between"),
+            _option("tolerance", "seconds for which a single sample stands"),
+            _option("min_coverage", "fraction of a record that must be measured"),
+            _option("min_attention", "samples below are as if there were no face, 0 to 100"),
+            _option("offset", "seconds added to the export's times to give the video's"),
+            _option("fps", "of exports that number frames; else the video's own"),
+            _option("video_pattern", "of videos' names, as '*interview*'", str, metavar="PATTERN"),
+        ),
+        max_fps=30.0,
+    )
+)

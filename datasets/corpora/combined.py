@@ -11,11 +11,10 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from datasets import cremad, ravdess
 from datasets.annotations import Record
-from datasets.labels import SIX, place
-
-LICENCE = f"RAVDESS: {ravdess.LICENCE}; CREMA-D: {cremad.LICENCE}"
+from datasets.corpora import cremad, ravdess
+from datasets.corpora.corpus import Corpus, register_corpus
+from labels.emotions import SIX, place
 
 
 def read_records(root: Path, label: cremad.Scored = "intended") -> list[Record]:
@@ -31,3 +30,16 @@ def read_records(root: Path, label: cremad.Scored = "intended") -> list[Record]:
             extra = {**record.extra, "original": record.label}
             records.append(replace(record, label=SIX[index], extra=extra))
     return records
+
+
+CORPUS = register_corpus(
+    Corpus(
+        name="combined",
+        read=read_records,
+        layout="RAVDESS and CREMA-D, in one root",
+        labels="the 6 they share; calm counts as neutral, surprised is left out",
+        licence=f"RAVDESS: {ravdess.CORPUS.licence}; CREMA-D: {cremad.CORPUS.licence}",
+        classes=SIX,
+        source=f"{ravdess.CORPUS.source}; {cremad.CORPUS.source}",
+    )
+)

@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from datasets.affdex import (
+from datasets.annotations import Record, read_annotations
+from datasets.corpora.affdex import (
     AffdexOptions,
-    choose_pictures,
     label_windows,
-    limit_pictures,
     read_records,
     resample,
 )
-from datasets.annotations import Record, read_annotations
 from datasets.imotions import Export, read_export, read_layout
 from datasets.prepare import main
 from datasets.store import ClipStore
-from tests.builders import make_recording
 from tests.conftest import WriteMedia
 
 EVENTS = ("Row", "Timestamp", "EventSource", "SlideEvent", "StimType", "Duration")
@@ -221,36 +217,6 @@ def test_options_that_cannot_be_are_named(values: dict[str, Any], message: str) 
         AffdexOptions(**values)
 
 
-@pytest.mark.parametrize(
-    ("fps", "taken"), [(60.0, 30.0), (59.94, 29.97), (50.0, 30.0), (120.0, 30.0), (29.97, 29.97)]
-)
-def test_pictures_are_taken_at_up_to_thirty_a_second(fps: float, taken: float) -> None:
-    times = np.round(np.arange(round(60 * fps)) / fps, 3)  # as files that count milliseconds
-    chosen = choose_pictures(times, 30.0)
-    assert chosen.sum() / 60 == pytest.approx(taken, rel=0.002)
-    assert np.diff(times[chosen]).max() < 1 / 30 + 1 / fps + 0.001
-
-
-def test_every_second_picture_of_sixty_a_second_is_taken() -> None:
-    chosen = choose_pictures(np.arange(600) / 60, 30.0)
-    assert chosen[::2].all()
-    assert not chosen[1::2].any()
-    pause = np.concatenate([np.arange(60) / 60, 10 + np.arange(60) / 60])
-    assert choose_pictures(pause, 30.0).sum() == 60, "no picture makes up for a pause"
-
-
-def test_faces_go_with_their_pictures() -> None:
-    recording = make_recording(1)  # pictures at 10 a second
-    some = replace(recording, faces=recording.faces[4:], face_times=recording.face_times[4:])
-    some = replace(some, face_ids=recording.face_ids[4:])
-    half = limit_pictures(some, 5.0)
-    np.testing.assert_array_equal(half.picture_times, recording.picture_times[::2])
-    np.testing.assert_array_equal(half.face_times, recording.picture_times[4::2])
-    np.testing.assert_array_equal(half.faces, recording.faces[4::2])
-    assert len(half.face_ids) == len(half.faces)
-    assert limit_pictures(some).faces.shape == some.faces.shape
-
-
 def _prepare(tmp_path: Path, *flags: str, corpus: str = "affdex") -> int:
     arguments = [corpus, "--root", str(tmp_path), "--out", str(tmp_path / "out"), *flags]
     return main([*arguments, "--face_size", "32", "--detector", "whole"])
@@ -276,7 +242,7 @@ def test_the_command_line_reaches_targets(tmp_path: Path, write_media: WriteMedi
     [
         (["--affdex_thresholds", "joy"], "expected EMOTION=NUMBER such as joy=40, not 'joy'"),
         (["--affdex_thresholds", "joy=40"], "thresholds by emotion are of multilabel"),
-        (["--keep_duplicates"], "--keep_duplicates is of fer2013, ased, speech_corpora only"),
+        (["--keep_duplicates"], "--keep_duplicates is of ased, fer2013, speech_corpora only"),
         (["--song"], "--song is of ravdess only, not of affdex"),
     ],
 )

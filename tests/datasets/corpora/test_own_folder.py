@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from datasets.own_folder import read_records
+from datasets.corpora.own_folder import read_records
 from media.suffixes import MEDIA, PICTURE, SOUND, VIDEO, find_media
 
 pytestmark = pytest.mark.filterwarnings("ignore:.* have no speaker")

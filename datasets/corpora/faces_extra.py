@@ -11,8 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from datasets.annotations import Record, read_annotations
-
-LICENCE = "research use (labels Apache-2.0; pictures of LFW and IMFDB)"
+from datasets.corpora.corpus import Corpus, register_corpus
+from labels.emotions import SEVEN
 
 
 def read_records(root: Path) -> list[Record]:
@@ -25,3 +25,18 @@ def read_records(root: Path) -> list[Record]:
     if not index.exists():
         raise ValueError(f"no index.csv with the columns video, label, speaker in {root}")
     return [replace(record, dataset="faces_extra") for record in read_annotations(index)]
+
+
+CORPUS = register_corpus(
+    Corpus(
+        name="faces_extra",
+        read=read_records,
+        layout="still faces by `index.csv` (`video, label, speaker`); cropped already",
+        labels="7",
+        licence="research use (labels Apache-2.0; pictures of LFW and IMFDB)",
+        classes=SEVEN,
+        source="the facial_expressions collection",
+        links=("https://github.com/muxspace/facial_expressions",),
+        cropped_faces=True,
+    )
+)

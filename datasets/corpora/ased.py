@@ -19,9 +19,9 @@ from pathlib import Path
 
 from datasets.annotations import Record
 from datasets.copies import without_copies
+from datasets.corpora.corpus import Corpus, CorpusOption, register_corpus
 from media.suffixes import SOUND, find_media
 
-LICENCE = "no licence stated; to be cited (Retta et al. 2022)"
 _NAME = re.compile(r"^([nfhsa])\d-(\d\d)-(\d\d)-(0[12])-(\d\d)$")
 _EMOTIONS = {"n": "neutral", "f": "fearful", "h": "happy", "s": "sad", "a": "angry"}
 
@@ -76,3 +76,20 @@ def _record(
             "repetition": str(int(repetition)),
         },
     )
+
+
+KEEP_DUPLICATES = CorpusOption("keep_duplicates", "also recordings that are copies of others")
+CORPUS = register_corpus(
+    Corpus(
+        name="ased",
+        read=read_records,
+        layout="Amharic: `a5-03-01-02-50.wav` in a folder for each emotion",
+        labels="5, without disgust and surprised",
+        licence="no licence stated; to be cited (Retta et al. 2022)",
+        classes=tuple(sorted(_EMOTIONS.values())),
+        source="Retta et al., ACM TALLIP 2022",
+        links=("https://github.com/Ethio2021/ASED_V1",),
+        options=(KEEP_DUPLICATES,),
+        reports=True,
+    )
+)

@@ -13,10 +13,10 @@ import re
 from pathlib import Path
 
 from datasets.annotations import Record
-from datasets.labels import canonical
+from datasets.corpora.corpus import Corpus, register_corpus
+from labels.emotions import canonical
 from media.suffixes import SOUND, find_media
 
-LICENCE = "CC BY-NC-SA 4.0"
 _NAME = re.compile(r"^([A-Z]{2}\d)_(anger|fear|happiness|neutral|sadness|surprised)_(\d+)$")
 _TABLE = "data.tsv"
 _COLUMNS = ("speaker_id", "gender", "age")
@@ -63,3 +63,17 @@ def _read_speakers(path: Path | None) -> dict[str, dict[str, str]]:
             row["speaker_id"].strip(): {"gender": row["gender"], "age": row["age"]}
             for row in reader
         }
+
+
+CORPUS = register_corpus(
+    Corpus(
+        name="nemo",
+        read=read_records,
+        layout="Polish: `samples/EB0_anger_1.wav`; gender and age from `data.tsv`",
+        labels="6, without disgust",
+        licence="CC BY-NC-SA 4.0",
+        classes=("neutral", "happy", "sad", "angry", "fearful", "surprised"),
+        source="Christop, LREC-COLING 2024",
+        links=("https://huggingface.co/datasets/amu-cai/nEMO",),
+    )
+)

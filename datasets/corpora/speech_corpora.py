@@ -9,17 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from datasets import ased, emodb, nemo, urdu
 from datasets.annotations import Record, read_annotations
 from datasets.copies import without_copies
+from datasets.corpora import ased, emodb, nemo, urdu
+from datasets.corpora.corpus import Corpus, CorpusOption, register_corpus
 
-LICENCES = {
-    "emodb": emodb.LICENCE,
-    "nemo": nemo.LICENCE,
-    "ased": ased.LICENCE,
-    "urdu": urdu.LICENCE,
-}
-LICENCE = "; ".join(f"{name}: {licence}" for name, licence in LICENCES.items())
+_MEMBERS = (emodb.CORPUS, nemo.CORPUS, ased.CORPUS, urdu.CORPUS)
+LICENCES = {corpus.name: corpus.licence for corpus in _MEMBERS}
 
 
 def read_records(
@@ -65,3 +61,21 @@ def _check(records: Sequence[Record], index: Path) -> None:
                 f"{index}: speaker {record.speaker!r} of {record.name} must start with "
                 f"{record.dataset}-, so that speakers of two corpora never share a name"
             )
+
+
+CORPUS = register_corpus(
+    Corpus(
+        name="speech_corpora",
+        read=read_records,
+        layout="EmoDB, nEMO, ASED and URDU from one `index.csv` (`audio, label, speaker, gender, "
+        "corpus, language`, paths relative to it); `--corpora emodb nemo` takes only some",
+        labels="each corpus its own",
+        licence="; ".join(f"{name}: {licence}" for name, licence in LICENCES.items()),
+        source="; ".join(corpus.source for corpus in _MEMBERS),
+        options=(
+            CorpusOption("corpora", "only these", str, choices=tuple(LICENCES), many=True),
+            ased.KEEP_DUPLICATES,
+        ),
+        reports=True,
+    )
+)

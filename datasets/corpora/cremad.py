@@ -20,13 +20,15 @@ import csv
 import re
 from collections import defaultdict
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from datasets.annotations import Record
+from datasets.corpora.corpus import Corpus, register_corpus
+from labels.emotions import SIX
 from media.suffixes import SOUND, VIDEO, find_media
 
-LICENCE = "ODbL 1.0"
 Scored = Literal["intended", "perceived"]
 _NAME = re.compile(r"^(1\d{3})_([A-Z]{3})_(ANG|DIS|FEA|HAP|NEU|SAD)_(LO|MD|HI|XX|X)$")
 _INTENDED = {"ANG": "angry", "DIS": "disgust", "FEA": "fearful"}
@@ -179,3 +181,27 @@ def _read_table(path: Path, columns: set[str]) -> list[dict[str, str]]:
         if missing:
             raise ValueError(f"{path} has no column {', '.join(sorted(missing))}")
         return list(reader)
+
+
+CORPUS = register_corpus(
+    Corpus(
+        name="cremad",
+        read=read_records,
+        layout="`VideoFlash/*.flv` (or mp4), `AudioWAV/*.wav` (or mp3), or a flat folder of wavs; "
+        "joins `VideoDemographics.csv` and `processedResults/summaryTable.csv`",
+        labels="6, as **intended**; what the crowd perceived stands beside it",
+        licence="ODbL 1.0",
+        classes=SIX,
+        source="Cao et al., IEEE Transactions on Affective Computing 2014",
+        links=("https://github.com/CheyneyComputerScience/CREMA-D",),
+    )
+)
+CORPUS_PERCEIVED = register_corpus(
+    replace(
+        CORPUS,
+        name="cremad_perceived",
+        read=partial(read_records, label="perceived"),
+        layout="the same",
+        labels="6, as the **crowd** perceived; fractions of votes as soft labels",
+    )
+)

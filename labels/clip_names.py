@@ -9,9 +9,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from datasets.labels import RAVDESS
+from labels.ravdess_names import read_ravdess_name
 
-_RAVDESS_NAME = re.compile(r"^0[123]-((0[12])-(0[1-8])-(0[12])-(0[12])-(0[12])-(\d\d))$")
 _EXTENSION = re.compile(r"\.[A-Za-z][A-Za-z0-9]{1,4}$")
 
 
@@ -36,8 +35,7 @@ def read_clip_name(name: str) -> ClipName:
     if not at:
         path, start = start, ""
     stem = _EXTENSION.sub("", path.rsplit("/", 1)[-1])
-    match = _RAVDESS_NAME.match(stem)
-    if match is None:
+    known = read_ravdess_name(stem)
+    if known is None:
         return ClipName(stem + at + start)
-    key, _, emotion, *_, actor = match.groups()
-    return ClipName(f"ravdess {key}{at}{start}", RAVDESS[int(emotion) - 1], f"ravdess-{actor}")
+    return ClipName(f"ravdess {known.performance}{at}{start}", known.emotion, known.speaker)

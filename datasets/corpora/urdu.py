@@ -13,9 +13,9 @@ import re
 from pathlib import Path
 
 from datasets.annotations import Record
+from datasets.corpora.corpus import Corpus, register_corpus
 from media.suffixes import SOUND, find_media
 
-LICENCE = "research only"
 _NAME = re.compile(r"(?:^|_)(S([MF])\d+)_F\d+_([AHNS])\d+$")
 _EMOTIONS = {"A": "angry", "H": "happy", "N": "neutral", "S": "sad"}
 
@@ -44,3 +44,17 @@ def read_records(root: Path) -> list[Record]:
     if not records:
         raise ValueError(f"no URDU files such as Angry/SM1_F10_A010.wav under {root}")
     return records
+
+
+CORPUS = register_corpus(
+    Corpus(
+        name="urdu",
+        read=read_records,
+        layout="Urdu talk shows: `Angry/SM1_F10_A010.wav`",
+        labels="4: angry, happy, neutral, sad",
+        licence="research only",
+        classes=tuple(sorted(_EMOTIONS.values())),
+        source="Latif et al., FIT 2018",
+        links=("https://github.com/siddiquelatif/URDU-Dataset",),
+    )
+)

@@ -12,9 +12,9 @@ import re
 from pathlib import Path
 
 from datasets.annotations import Record
+from datasets.corpora.corpus import Corpus, register_corpus
 from media.suffixes import SOUND, find_media
 
-LICENCE = "free for research"
 _NAME = re.compile(r"^(\d\d)([ab]\d\d)([WLEAFTN])([a-z])$")
 _EMOTIONS = {
     "W": "angry",  # Wut
@@ -58,3 +58,17 @@ def _record(path: Path, actor: str, text: str, emotion: str, version: str) -> Re
             "repetition": version,
         },
     )
+
+
+CORPUS = register_corpus(
+    Corpus(
+        name="emodb",
+        read=read_records,
+        layout="German: `wav/03a01Fa.wav`",
+        labels="7: EmoDB has boredom and lacks surprised",
+        licence="free for research",
+        classes=tuple(sorted(_EMOTIONS.values())),
+        source="Burkhardt et al., Interspeech 2005",
+        links=("http://emodb.bilderbar.info",),
+    )
+)
