@@ -45,6 +45,16 @@ class EmotionModel(nn.Module):
         """Part -> name of torchvision's weights for it, such as ResNet50_Weights.IMAGENET1K_V2."""
         return {}
 
+    @property
+    def voice_part(self) -> EmotionModel | None:
+        """What hears a voice against the speaker's own, by the input `voice_offset`; else None.
+
+        It has `pooled(speech, speech_mask)`, how a voice sounds, and `mean_voice`, that of the
+        people it was trained on. A fusion that takes the steps of a branch has none, since
+        nothing is pooled before the modalities meet.
+        """
+        return None
+
     def blocks(self) -> dict[str, nn.Module]:
         """The parts that can be trained or frozen by name; `head` is always one.
 
