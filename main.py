@@ -33,9 +33,9 @@ def _run(arguments: Sequence[str] | None) -> int:
     if options.mode == INFER:
         from recognition.batch import infer_files, list_recordings
 
-        listed = list_recordings(options.inference, print)
+        listed = list_recordings(options.inference)
         return exit_status(
-            lambda: infer_files(options, _build_engine(options), listed, print),
+            lambda: infer_files(options, _build_engine(options).session, listed),
             "interrupted; recordings that were done are whole, and --resume leaves them out",
         )
     if options.data.is_cross_validation:

@@ -9,9 +9,9 @@ import av
 import numpy as np
 import torch
 from PIL import Image
-from skimage import data
 
 from checkpoints.checkpoint import Checkpoint, combine_checkpoints, save_checkpoint
+from datasets.demo_clip import read_portrait
 from media.clip import ClipConfig
 from models import build_model
 from opts import RECIPES
@@ -87,7 +87,7 @@ def _make_media(folder: Path) -> list[Path]:
 def _picture(number: int) -> np.ndarray:
     """(144, 192, 3) uint8: a portrait, a little further to the side from one to the next."""
     face = np.full((144, 192, 3), 90, dtype=np.uint8)
-    face[:, 24:168] = data.astronaut()[0:240:1, 100:340][:: 240 // 144][:144, :144]
+    face[:, 24:168] = read_portrait()[0:240:1, 100:340][:: 240 // 144][:144, :144]
     return np.roll(face, number, axis=1)
 
 

@@ -35,8 +35,10 @@ def build_reader(kind: str, folder: Path) -> Read:
 
 def _media_reader(model: Path) -> Read:
     from inference import TrainingAlignedInference
+    from timeline.csv_format import write_csv
+    from timeline.formats import read_timeline
+    from timeline.json_format import write_json
     from timeline.summary import summarise
-    from timeline.table import read_timeline, write_csv, write_json
 
     engine = TrainingAlignedInference(model, "cpu", hop_seconds=0.5)
 

@@ -34,7 +34,7 @@ from inference import TrainingAlignedInference
 from reports.plots import write_figure
 from reports.style import FAINT_INK, MM, emotion_styles, paper_style
 from system.command_line import OneLineParser, exit_status
-from timeline.table import TimelineRow
+from timeline.row import TimelineRow
 
 FACE = (180, 70, 460, 370)  # left, top, right, bottom of the face in a picture of the portrait
 MOUTH_TOP = 272  # a mask of cloth lies from here to the chin

@@ -7,14 +7,17 @@ on disk. Nothing is fetched unless `load_torchvision` is called.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torchvision.models import WeightsEnum, get_weight
 
 from checkpoints.checkpoint import KeyReport, compare_keys
 from checkpoints.torch_files import read_foreign_weights
 from models import EmotionModel
+
+if TYPE_CHECKING:
+    from torchvision.models import WeightsEnum
 
 DEFAULT = "default"
 HEADS = ("fc.", "classifier.", "heads.")  # of torchvision's classifiers
@@ -58,12 +61,12 @@ def hub_folder() -> Path:
 
 def weights_file(name: str) -> Path:
     """Where torchvision keeps the weights of that name, whether they are there or not."""
-    return hub_folder() / Path(get_weight(name).url).name
+    return hub_folder() / Path(_weights_of(name).url).name
 
 
 def _load_part(model: EmotionModel, part: str, name: str, which: str | Path) -> KeyReport:
     if which == DEFAULT:
-        weights, origin = _fetch(get_weight(name)), name
+        weights, origin = _fetch(_weights_of(name)), name
     else:
         weights, origin = _read(Path(which)), str(which)
     own = {key: value for key, value in weights.items() if not key.startswith(HEADS)}
@@ -72,6 +75,12 @@ def _load_part(model: EmotionModel, part: str, name: str, which: str | Path) -> 
         raise ValueError(f"{origin} does not fit {part} of {model.name} ({name}): {report}")
     model.get_submodule(part).load_state_dict(own, strict=True)
     return report
+
+
+def _weights_of(name: str) -> WeightsEnum:
+    from torchvision.models import get_weight  # here, as it takes seconds to import
+
+    return get_weight(name)
 
 
 def _read(path: Path) -> dict[str, Tensor]:

@@ -1,6 +1,6 @@
 """A demonstration clip made by code: a portrait that talks, smiles, frowns and leaves the picture.
 
-The portrait is NASA's of Eileen Collins, in the public domain, from scikit-image's wheel. Its face
+The portrait is NASA's of Eileen Collins, in the public domain (`demo/SOURCE.txt`). Its face
 is warped from picture to picture, and the sound is a source-filter synthesis of syllables: nobody
 was recorded, and the picture itself says so. It shows the program at work; it measures nothing.
 """
@@ -16,12 +16,12 @@ from pathlib import Path
 import av
 import cv2
 import numpy as np
-import skimage.data
 from scipy import signal
 
 from datasets.talking import smoothstep
 from system.files import replacing
 
+PORTRAIT = Path(__file__).parent / "demo" / "portrait.jpg"
 CAPTION = "synthetic demo: public-domain NASA portrait, generated sound"
 WIDTH, HEIGHT, PICTURES_PER_SECOND = 640, 480, 25
 SAMPLE_RATE = 24000
@@ -246,11 +246,18 @@ def _resonate(source: np.ndarray, formants: tuple[int, ...]) -> np.ndarray:
     return np.asarray(voice / np.sqrt(np.mean(voice**2)))
 
 
+def read_portrait() -> np.ndarray:
+    """(512, 512, 3) uint8 RGB: the portrait as it is stored."""
+    stored = cv2.imread(str(PORTRAIT))
+    assert stored is not None, f"{PORTRAIT} is part of the repository"
+    return cv2.cvtColor(stored, cv2.COLOR_BGR2RGB)
+
+
 @lru_cache(maxsize=1)
 def _portrait() -> np.ndarray:
     """The portrait enlarged SCALE times; callers copy it before they change it."""
     size = round(512 * SCALE)
-    return cv2.resize(skimage.data.astronaut(), (size, size), interpolation=cv2.INTER_LANCZOS4)
+    return cv2.resize(read_portrait(), (size, size), interpolation=cv2.INTER_LANCZOS4)
 
 
 def _camera(away: float, time: float) -> np.ndarray:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.optimize import minimize, minimize_scalar
 from scipy.special import log_softmax, softmax
 
 CALIBRATION_METHODS = ("temperature", "vector")
@@ -109,6 +108,8 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> Calibration:
     Raises:
         ValueError: the arrays do not go together.
     """
+    from scipy.optimize import minimize_scalar  # here and below, as it takes long to import
+
     log_p = _checked_log_p(logits, labels)
     rows = np.arange(len(labels))
 
@@ -131,6 +132,8 @@ def fit_vector(logits: np.ndarray, labels: np.ndarray) -> Calibration:
     Raises:
         ValueError: the arrays do not go together.
     """
+    from scipy.optimize import minimize
+
     log_p = _checked_log_p(logits, labels)
     count, classes = log_p.shape
     truth = np.eye(classes)[labels]

@@ -13,8 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import LinearConstraint, minimize
-from scipy.special import log_softmax
 
 METHODS = ("mean", "weighted", "product", "stacking")
 FITTED_METHODS = ("weighted", "stacking")
@@ -64,6 +62,8 @@ class Combination:
         if self.matrix is not None:
             stacked = said.reshape(len(said), -1) @ self.matrix.T + self.bias
             combined = np.where(there.all(axis=1, keepdims=True), stacked, combined)
+        from scipy.special import log_softmax  # here and below, as scipy takes long to import
+
         return log_softmax(combined, axis=1)
 
 
@@ -128,6 +128,8 @@ def fit_weights(log_p: np.ndarray, truth: np.ndarray) -> np.ndarray:
         log_p: (N, K, C).
         truth: (N, C) probabilities.
     """
+    from scipy.optimize import LinearConstraint, minimize
+
     p, members = np.exp(log_p), log_p.shape[1]
 
     def loss(weights: np.ndarray) -> float:
@@ -162,6 +164,9 @@ def fit_stack(
     Returns:
         (C, K * C) matrix, (C,) bias.
     """
+    from scipy.optimize import minimize
+    from scipy.special import log_softmax
+
     count, members, classes = log_p.shape
     features = log_p.reshape(count, -1)
     start = np.tile(np.eye(classes), (1, members)) / members

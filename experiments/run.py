@@ -17,6 +17,7 @@ from checkpoints.checkpoint import Checkpoint, load_checkpoint, merge_provenance
 from datasets.annotations import Record
 from datasets.augment import AugmentOptions
 from datasets.corpora import CORPORA
+from datasets.kept_blocks import KeptBlocks
 from datasets.labels import describe_unplaced
 from datasets.sampler import EpochSampler, draw_weights
 from datasets.samples import ClipDataset, SampleOptions, StoreSet, collate, measure_faces
@@ -33,7 +34,6 @@ from experiments.scoring import Scored, write_scores
 from media.adaptation import REFERRED, Prior
 from media.clip import Clip, ClipConfig
 from models import EmotionModel, find_block_encoder
-from models.encoded_blocks import KeptBlocks
 from optim.losses import Criterion, LossOptions, balanced_weights, build_criterion, class_log_prior
 from opts import AUTO_BATCH, EVALUATE, DataOptions, Options, TrainOptions, run_folder_of
 from reports.plots import plot_learning_curves, write_figure

@@ -1,4 +1,4 @@
-"""What a decision rests on: modalities left out, attention rolled out, gradients of feature maps.
+"""What a decision about a face rests on: attention rolled out, gradients of feature maps.
 
 Sources: Abnar and Zuidema, Quantifying attention flow in transformers, ACL 2020 (rollout);
 Selvaraju et al., Grad-CAM, ICCV 2017; Lin, Divergence measures based on the Shannon entropy, IEEE
@@ -12,43 +12,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import combinations
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torchvision.models import VisionTransformer
 
 from models import EmotionModel
 from models.layers import TokenEmbedding, TransformerBlock
+from models.vit_b_16 import ViTB16
 
 Inputs = Mapping[str, Tensor]
 
 
-def leave_one_out(
-    predict: Callable[[Inputs], np.ndarray], inputs: Inputs, modalities: Sequence[str]
-) -> dict[str, np.ndarray]:
-    """How much of the winning class's probability goes where one modality is masked.
-
-    Args:
-        predict: inputs to (B, C) probabilities.
-        inputs: of each modality its tensor and its mask, as a model takes them.
-
-    Returns:
-        (B,) for each modality: above 0 where it speaks for the winner, NaN where it was missing.
-    """
-    whole = predict(inputs)
-    winners = whole.argmax(axis=1)[:, None]
-    changes = {}
-    for name in modalities:
-        masked = {part: torch.zeros_like(inputs[part]) for part in (name, f"{name}_mask")}
-        change = np.take_along_axis(whole - predict({**inputs, **masked}), winners, axis=1)[:, 0]
-        there = inputs[f"{name}_mask"].flatten(1).any(dim=1).cpu().numpy()
-        changes[name] = np.where(there, change, np.nan)
-    return changes
-
-
 def has_class_token(model: nn.Module) -> bool:
     """Whether a model looks at patches of a picture through a class token, so it can be rolled."""
-    return any(isinstance(part, (TokenEmbedding, VisionTransformer)) for part in model.modules())
+    return any(isinstance(part, (TokenEmbedding, ViTB16)) for part in model.modules())
 
 
 @contextmanager

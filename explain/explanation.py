@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,18 +27,12 @@ from explain.attribution import (
     rollout,
     seeing_part,
 )
-from inference import (
-    check_sample_rate,
-    probabilities_of,
-    read_task,
-    recording_config,
-    single_pictures,
-)
-from media.clip import Clip, ClipConfig, Window, check_hop
-from media.faces import build_detector
-from media.mesh import build_mesh_reading
+from media.clip import Clip, Window
 from media.preprocess import preprocess
-from media.recording import stream_clips
+from recognition.face_classifier import face_classifier
+from recognition.probabilities import probabilities_of, read_task
+from recognition.recogniser import build_recogniser
+from recognition.recogniser_options import RecognitionOptions
 from reports.explanation_figure import (
     SheetRow,
     overlay,
@@ -123,19 +117,14 @@ class Explainer:
         if "face" not in checkpoint.model.inputs:
             taken = " and ".join(checkpoint.model.inputs)
             raise ValueError(f"{name} takes {taken}: there is no face picture to explain")
-        self.checkpoint = _face_classifier(checkpoint)
         if target is not None and target not in checkpoint.class_names:
             known = ", ".join(checkpoint.class_names)
             raise ValueError(f"{name} has no class {target!r}; choose from {known}")
-        self.config: ClipConfig = recording_config(checkpoint)
-        if sample_rate is not None:
-            check_sample_rate(self.checkpoint, sample_rate, hop_seconds=hop_seconds)
-            self.config = single_pictures(self.config, sample_rate)
-        self.hop_seconds = self.config.window_seconds if hop_seconds is None else hop_seconds
-        check_hop(self.config.window_seconds, self.hop_seconds)
+        self.checkpoint = face_classifier(checkpoint)
+        options = RecognitionOptions(hop_seconds=hop_seconds, sample_rate=sample_rate)
+        self.recogniser = build_recogniser(self.checkpoint, pick_device(device), options)
         self._target = None if target is None else checkpoint.class_names.index(target)
-        self._device = pick_device(device)
-        self._model = self.checkpoint.model.to(self._device).eval()
+        self._model = self.recogniser.model
         self.method = ROLLOUT if has_class_token(seeing_part(self._model)) else GRAD_CAM
 
     def run(self, media_path: Path) -> Iterator[Explanation]:
@@ -144,22 +133,15 @@ class Explainer:
         Raises:
             MediaError: the file cannot be used.
         """
-        detector = build_detector(self.config.detector, str(self._device))
-        landmarker = None
-        if {"landmarks", "blendshapes"} & set(self._model.inputs):
-            landmarker = build_mesh_reading()
-        clips = stream_clips(
-            media_path, self.config, detector, self.hop_seconds, landmarker=landmarker
-        )
-        return map(self.explain, clips)
+        return map(self.explain, self.recogniser.read_clips(media_path))
 
     def explain(self, clip: Clip) -> Explanation:
         """The explanation of one window."""
         shown = np.flatnonzero(clip.face_mask)
         if not len(shown):
             return Explanation(clip.window)
-        sample = preprocess(clip, self.config, self._model.inputs)
-        inputs = {name: value[None].to(self._device) for name, value in sample.items()}
+        sample = preprocess(clip, self.recogniser.config, self._model.inputs)
+        inputs = {name: value[None].to(self.recogniser.device) for name, value in sample.items()}
         explain = self._roll_out if self.method == ROLLOUT else self._look_back
         logits, relevance, attention = explain(inputs, shown)
         target = self._pick_target(logits)
@@ -204,17 +186,8 @@ class Explainer:
         logits, maps = grad_cam(self._model, inputs, target)
         place = len(shown) // 2
         if len(maps) != len(shown):  # a 3D network has a map for every few steps
-            place = int(shown[place]) * len(maps) // self.config.pictures
+            place = int(shown[place]) * len(maps) // self.recogniser.config.pictures
         return logits, maps[place].cpu().numpy(), None
-
-
-def _face_classifier(checkpoint: Checkpoint) -> Checkpoint:
-    """The checkpoint itself, or the face classifier of a late fusion."""
-    members: Any = getattr(checkpoint.model, "members", {})
-    if "face" not in members:
-        return checkpoint
-    name = f"face classifier of {checkpoint.source.get('name', 'a late fusion')}"
-    return replace(checkpoint.part("face"), source={**checkpoint.source, "name": name})
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -380,8 +353,8 @@ def _content(explainer: Explainer, media: Path, records: list[dict[str, Any]]) -
         "method": explainer.method,
         "units": {"time": "seconds", "relevance": "0 to 1 in each picture, rows from the top"},
         "media": printable(media.name),
-        "window_seconds": explainer.config.window_seconds,
-        "hop_seconds": explainer.hop_seconds,
+        "window_seconds": explainer.recogniser.config.window_seconds,
+        "hop_seconds": explainer.recogniser.hop_seconds,
         "checkpoint": {
             **checkpoint.source,
             "architecture": checkpoint.model.name,

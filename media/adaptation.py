@@ -104,37 +104,38 @@ def relative_to(values: np.ndarray, mask: np.ndarray, face: np.ndarray) -> np.nd
 
 
 class KnownFaces:
-    """What is known of the faces of a recording, and of speakers over several.
+    """What is known of the faces of one recording.
 
     Args:
         priors: where references start, by modality.
+        speakers: what is known of speakers over several recordings, by modality and name; what
+            this recording teaches of its own is added.
+        speaker: whose the first face of the recording is, None where nobody says.
     """
 
-    def __init__(self, priors: Mapping[str, Prior]) -> None:
+    def __init__(
+        self,
+        priors: Mapping[str, Prior],
+        speakers: dict[tuple[str, str], Reference],
+        speaker: str | None = None,
+    ) -> None:
         self._priors = priors
         self._faces: dict[tuple[str, int | None], Reference] = {}
-        self._speakers: dict[tuple[str, str], Reference] = {}
+        self._speakers, self._speaker = speakers, speaker
 
-    def start_recording(self) -> None:
-        """Faces are others' from here on; what is known of speakers stays."""
-        self._faces = {}
-
-    def reference(
-        self, modality: str, face_id: int | None, speaker: str | None, seen: bool
-    ) -> Reference:
-        """Of one face; the first that is seen in a recording is the speaker's, where one is named.
+    def reference(self, modality: str, face_id: int | None, seen: bool) -> Reference:
+        """Of one face; the first that is seen in the recording is the speaker's.
 
         Args:
             modality: one of `priors`.
             face_id: whose, None for nobody.
-            speaker: whose recording it is.
             seen: whether there is any of the face now; otherwise it is not noted.
         """
         key = (modality, face_id)
         if key not in self._faces and seen:
             reference = Reference(self._priors[modality])
             known = any(name == modality for name, _ in self._faces)
-            if speaker is not None and not known:
-                reference = self._speakers.setdefault((modality, speaker), reference)
+            if self._speaker is not None and not known:
+                reference = self._speakers.setdefault((modality, self._speaker), reference)
             self._faces[key] = reference
         return self._faces.get(key, Reference(self._priors[modality]))

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import reduce
 from itertools import pairwise
 from pathlib import Path
 from typing import Protocol
@@ -17,14 +16,12 @@ from typing import Protocol
 import cv2
 import numpy as np
 import torch
-from facenet_pytorch import MTCNN
-from facenet_pytorch.models.utils.detect_face import detect_face
-from torch import nn
 
 from media.clip import ClipConfig
 from media.landmarker import Landmarker, locate_points
 from media.mesh import FaceMesh, MeshReading
 from media.mesh_tracker import MeshTracker
+from media.mtcnn import Mtcnn
 from media.people import Face, People, close_gap, has_face, match_between
 from media.video import Picture, Square
 
@@ -32,9 +29,6 @@ RETRY_KEYS = 8  # misses in a row after which small faces are looked for at ever
 BATCH_KEYS = 4  # key pictures given to the detector at once
 BATCH_BYTES = 96 * 2**20  # of pictures that wait for their faces
 BATCH_SECONDS = 10.0  # that pictures wait at most
-MTCNN_THRESHOLDS = (0.6, 0.7, 0.7)
-MTCNN_PYRAMID_FACTOR = 0.709
-MTCNN_SMALLEST_FACE = 20  # pixels of the reduced picture
 DETECTORS = ("mtcnn", "yunet", "whole")
 
 
@@ -62,79 +56,16 @@ def build_detector(name: str, device: str = "cpu", yunet_path: Path | None = Non
 
 
 class MtcnnDetector:
-    """MTCNN (Zhang et al., 2016), weights from facenet-pytorch."""
+    """MTCNN (Zhang et al., 2016), see `media.mtcnn`."""
 
     def __init__(self, device: str = "cpu") -> None:
-        self._device = torch.device(device)
-        self._networks = MTCNN(device=self._device)
-        for network in (self._networks.pnet, self._networks.rnet, self._networks.onet):
-            _replace_pools(network)
+        self._cascade = Mtcnn(device)
 
-    @torch.inference_mode()
     def detect(self, pictures: np.ndarray) -> list[np.ndarray]:
-        with _one_thread():
-            return self._detect(pictures)
-
-    def _detect(self, pictures: np.ndarray) -> list[np.ndarray]:
         height, width = pictures.shape[1:3]
-        if min(height, width) <= MTCNN_SMALLEST_FACE:
-            return [np.zeros((0, 5), np.float32) for _ in pictures]
-        try:
-            found = self._detect_faces(pictures)
-        except (RuntimeError, ValueError) as error:
-            if "non-empty list" not in str(error):
-                raise
-            if len(pictures) == 1:  # upstream's way to say that no candidate is left
-                return [np.zeros((0, 5), np.float32)]
-            return [self._detect(picture[None])[0] for picture in pictures]
-        return [_clamp(boxes, width, height) for boxes in found]
-
-    def _detect_faces(self, pictures: np.ndarray) -> np.ndarray:
-        networks = self._networks
-        boxes, _ = detect_face(
-            pictures,
-            MTCNN_SMALLEST_FACE,
-            networks.pnet,
-            networks.rnet,
-            networks.onet,
-            MTCNN_THRESHOLDS,
-            MTCNN_PYRAMID_FACTOR,
-            self._device,
-        )
-        return boxes
-
-
-class _FastPool(nn.Module):
-    """Max pooling at stride 2 with ceil_mode: equal to torch's on the CPU, and 8 times as fast."""
-
-    def __init__(self, side: int) -> None:
-        super().__init__()
-        self._side = side
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, D, H, W) -> (B, D, H', W')."""
-        for dim in (2, 3):
-            x = self._pool_along(x, dim)
-        return x
-
-    def _pool_along(self, x: torch.Tensor, dim: int) -> torch.Tensor:
-        length = x.shape[dim]
-        count = -(-(length - self._side) // 2) + 1
-        missing = 2 * (count - 1) + self._side - length
-        padding = (0, 0, 0, missing) if dim == 2 else (0, missing)
-        x = nn.functional.pad(x, padding, value=-float("inf"))
-        index = [slice(None)] * 4
-        shifted = []
-        for start in range(self._side):
-            index[dim] = slice(start, start + 2 * count - 1, 2)
-            shifted.append(x[tuple(index)])
-        return reduce(torch.maximum, shifted)
-
-
-def _replace_pools(network: nn.Module) -> None:
-    for name, layer in list(network.named_children()):
-        if isinstance(layer, nn.MaxPool2d) and isinstance(layer.kernel_size, int):
-            setattr(network, name, _FastPool(layer.kernel_size))
+        with _one_thread():
+            found = self._cascade.find(pictures)
+        return [_clamp(faces.boxes, width, height) for faces in found]
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -262,12 +263,14 @@ class _Network:
             self._interpreter.allocate_tensors()
         self._input: dict[str, Any] = self._interpreter.get_input_details()[0]
         self._outputs = [output["index"] for output in self._interpreter.get_output_details()]
+        self._lock = Lock()  # the interpreter has one set of tensors for all who run it
 
     def run(self, values: np.ndarray) -> list[np.ndarray]:
         shaped = values.astype(np.float32).reshape(self._input["shape"])
-        self._interpreter.set_tensor(self._input["index"], shaped)
-        self._interpreter.invoke()
-        return [self._interpreter.get_tensor(index) for index in self._outputs]
+        with self._lock:
+            self._interpreter.set_tensor(self._input["index"], shaped)
+            self._interpreter.invoke()
+            return [self._interpreter.get_tensor(index) for index in self._outputs]
 
 
 @contextmanager

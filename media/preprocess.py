@@ -5,14 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-import torchaudio
 
 from media.clip import MODALITIES, Clip, ClipConfig
 from media.landmarks import normalise
 from media.whisper_mel import whisper_mel
+
+if TYPE_CHECKING:
+    import torchaudio
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601 weights of red, green, blue
 LOG_MEL_RANGE = 13.8  # nats (60 dB) kept below the loud frames of a window
@@ -85,6 +88,12 @@ def used_blocks(mask: torch.Tensor, config: ClipConfig) -> list[int]:
     return [block for block, used in enumerate(held.tolist()) if used]
 
 
+def first_block(clip: Clip) -> int:
+    """Which block of the recording is the first of the clip's."""
+    assert clip.speech_block is not None, "cut without context: a window is its own block"
+    return clip.speech_block
+
+
 def preprocess_block(clip: Clip, block: int, config: ClipConfig) -> torch.Tensor:
     """(n_mels, L) of one of a clip's K blocks."""
     size = config.block_samples
@@ -132,6 +141,8 @@ def _normalise_faces(faces: np.ndarray, mask: np.ndarray, config: ClipConfig) ->
 
 @lru_cache(maxsize=8)
 def _mel_transform(**constants: float) -> torchaudio.transforms.MelSpectrogram:
+    import torchaudio  # here, as only models of such spectrograms need it
+
     return torchaudio.transforms.MelSpectrogram(**constants, center=False)
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torchvision.models import ResNet
 
 from models.backbones import TORCHVISION_WEIGHTS, WIDTHS, build_resnet, encode_pictures
 from models.layers import AttentivePooling, Recurrent, encode_existing, keep, masked_mean
@@ -119,9 +118,9 @@ class CNNAutoencoderLSTM(EmotionModel):
         return self.norm(features.transpose(1, 2))
 
     def _encode(self, pictures: Tensor) -> Tensor:
-        if isinstance(self.backbone, ResNet):
-            return encode_pictures(self, self.backbone, pictures)
-        return self.backbone(pictures)
+        if isinstance(self.backbone, _PictureCNN):
+            return self.backbone(pictures)
+        return encode_pictures(self, self.backbone, pictures)
 
     def _code(self, clean: Tensor) -> Tensor:
         """(B, T, D) -> (B, T, 128), of disturbed features in training."""

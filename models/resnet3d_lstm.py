@@ -14,7 +14,6 @@ from types import MappingProxyType
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torchvision.models.video import r3d_18
 
 from models.layers import Recurrent, existing_first, keep
 from models.registry import EmotionModel, register_model
@@ -49,6 +48,8 @@ class ResNet3DLSTM(EmotionModel):
     )
 
     def __init__(self, num_classes: int = 7, dropout: float = 0.5) -> None:
+        from torchvision.models.video import r3d_18  # here, as it takes seconds to import
+
         super().__init__()
         self.backbone = r3d_18(weights=None)
         self.backbone.fc = nn.Identity()

@@ -11,7 +11,6 @@ from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
-from torchvision.models import vit_b_16
 
 from models.layers import resize_positions
 from models.picture_model import PictureModel
@@ -33,6 +32,8 @@ class ViTB16(PictureModel):
     default_trainable = ("mlp12", "norm", "head")
 
     def __init__(self, num_classes: int = 7, dropout: float = 0.3) -> None:
+        from torchvision.models import vit_b_16  # here, as it takes seconds to import
+
         super().__init__()
         self.backbone = vit_b_16(weights=None)
         self.backbone.heads = nn.Identity()

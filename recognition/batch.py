@@ -10,8 +10,9 @@ from __future__ import annotations
 import csv
 import errno
 import json
+import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,15 +20,19 @@ from typing import Any
 
 from tqdm import tqdm
 
-from inference import TrainingAlignedInference
 from media.errors import MediaError
 from media.listing import SUMMARY_NAME, Listed, list_media, output_names, where
 from opts import InferenceOptions, Options
+from recognition.session import Session
 from system.command_line import describe_unexpected, print_error
 from system.files import printable, replacing
+from timeline.csv_format import write_csv
+from timeline.formats import read_timeline
+from timeline.json_format import write_json
 from timeline.summary import dominant_shares, summarise
-from timeline.table import Timeline, read_timeline, write_csv, write_json
+from timeline.table import Timeline
 
+_logger = logging.getLogger(__name__)
 # Errors of the system after which no further file can be written either.
 _NO_MORE_WRITING = {errno.ENOSPC, errno.EROFS, errno.EDQUOT}
 SUMMARY_COLUMNS = (
@@ -52,16 +57,12 @@ class Outcome:
 
 def infer_files(
     options: Options,
-    engine: TrainingAlignedInference,
+    session: Session,
     listed: Sequence[Listed],
-    say: Callable[[str], None],
 ) -> int:
     """Write the timeline of each recording. Returns the exit status.
 
     A file that fails is one line on stderr and the rest goes on: 1 where some failed, 2 where all.
-
-    Args:
-        say: takes what is told of each recording.
 
     Raises:
         OSError: nothing more can be written.
@@ -69,26 +70,26 @@ def infer_files(
     settings = options.inference
     folder = Path(settings.output)
     names = output_names([item.path for item in listed], lambda name: _owner(folder / name))
-    outcomes = [
-        _infer_one(engine, item, folder / names[item.path], settings, say) for item in listed
-    ]
+    outcomes = [_infer_one(session, item, folder / names[item.path], settings) for item in listed]
     failed = sum(not outcome.is_done for outcome in outcomes)
     if len(listed) > 1:
         path = folder / f"{SUMMARY_NAME}.csv"
         write_summary(outcomes, path)
-        say(f"{len(listed) - failed} of {len(listed)} recordings written to {folder}")
-        say(f"Written: {path}")
+        _logger.info(f"{len(listed) - failed} of {len(listed)} recordings written to {folder}")
+        _logger.info(f"Written: {path}")
     return 0 if not failed else (2 if failed == len(listed) else 1)
 
 
-def list_recordings(settings: InferenceOptions, say: Callable[[str], None]) -> list[Listed]:
+def list_recordings(settings: InferenceOptions) -> list[Listed]:
     """The recordings that the command line names, once it is known that outputs can be written.
 
     Raises:
         ValueError: nothing is named, or the outputs do not fit it.
         OSError: the folder for outputs cannot be written.
     """
-    listed = list_media(settings.media_path, settings.speaker_column, settings.speaker_folder, say)
+    listed = list_media(
+        settings.media_path, settings.speaker_column, settings.speaker_folder, _logger.info
+    )
     if settings.save_plot and len(listed) > 1:
         raise ValueError(f"--save_plot is for one recording; {len(listed)} go to --output")
     if Path(settings.output).is_file():
@@ -111,24 +112,23 @@ def _check_writable(folder: Path) -> None:
 
 
 def _infer_one(
-    engine: TrainingAlignedInference,
+    session: Session,
     item: Listed,
     base: Path,
     settings: InferenceOptions,
-    say: Callable[[str], None],
 ) -> Outcome:
     """Its outputs are written whole, or not at all."""
     try:
-        known = _finished(engine, item, base, settings) if settings.resume else None
+        known = _finished(session, item, base, settings) if settings.resume else None
         if known is not None:
-            say(f"{printable(item.path)}: done before, unchanged")
+            _logger.info(f"{printable(item.path)}: done before, unchanged")
             return Outcome(True, _summary_cells(item.path, base.name, known))
         source = _read_source(item.path)
-        timeline = replace(_run_with_bar(engine, item), source=source)
+        timeline = replace(_run_with_bar(session, item), source=source)
         written = _write_outputs(timeline, base, settings)
-        say(printable(item.path))
-        say(summarise(timeline))
-        say("Written: " + ", ".join(printable(path) for path in written) + "\n")
+        _logger.info(printable(item.path))
+        _logger.info(summarise(timeline))
+        _logger.info("Written: " + ", ".join(printable(path) for path in written) + "\n")
     except (MediaError, ValueError, OSError) as error:
         if isinstance(error, OSError) and error.errno in _NO_MORE_WRITING:
             raise
@@ -150,15 +150,15 @@ def _naming_file(text: str, path: Path) -> str:
     return text if path.name in text else f"{printable(path)}: {text}"
 
 
-def _run_with_bar(engine: TrainingAlignedInference, item: Listed) -> Timeline:
+def _run_with_bar(session: Session, item: Listed) -> Timeline:
     form = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
     name = printable(item.path.name)
     with tqdm(total=1.0, desc=name, bar_format=form, leave=False, disable=None) as bar:
-        return engine.run(item.path, lambda share: _advance(bar, share), item.speaker)
+        return session.analyse(item.path, lambda done: _advance(bar, done), item.speaker).timeline
 
 
-def _advance(bar: tqdm, share: float) -> None:
-    bar.update(max(0.0, min(1.0, share) - bar.n))
+def _advance(bar: tqdm, done: float) -> None:
+    bar.update(max(0.0, min(1.0, done) - bar.n))
 
 
 def _read_source(path: Path) -> dict[str, Any]:
@@ -193,7 +193,7 @@ def _files_of(base: Path) -> list[Path]:
 
 
 def _finished(
-    engine: TrainingAlignedInference, item: Listed, base: Path, settings: InferenceOptions
+    session: Session, item: Listed, base: Path, settings: InferenceOptions
 ) -> Timeline | None:
     """The timeline of an earlier run, if the same command on the same file would repeat it."""
     table, content, plot = _files_of(base)
@@ -205,8 +205,8 @@ def _finished(
         timeline = read_timeline(content)
     except ValueError:
         return None
-    same = json.loads(json.dumps(engine.identity())) == timeline.checkpoint
-    same &= engine.hop_seconds == timeline.hop_seconds
+    same = json.loads(json.dumps(session.recogniser.identity())) == timeline.checkpoint
+    same &= session.recogniser.hop_seconds == timeline.hop_seconds
     return timeline if same and timeline.source == _read_source(item.path) else None
 
 

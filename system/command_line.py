@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 import traceback
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from typing import NoReturn
 
 from media.errors import MediaError
 
+ROOT = Path(__file__).parents[1]
 INTERRUPTED = 130  # exit status after Ctrl-C, as shells have it
 
 
@@ -29,6 +31,7 @@ def exit_status(run: Callable[[], int], interrupted: str = "interrupted") -> int
         interrupted: what to say after Ctrl-C.
     """
     show_any_name()
+    show_notes()
     try:
         return run()
     except (ValueError, MediaError, OSError, TarError) as error:
@@ -50,6 +53,25 @@ def print_error(error: Exception | str, kind: str = "error") -> None:
     """One line on stderr."""
     text = " ".join(str(error).splitlines())
     sys.stderr.write(f"{kind}: {text}\n")
+
+
+class _Notes(logging.Handler):
+    """Prints messages as they are: warnings on stderr, progress and notes on stdout."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        stream = sys.stderr if record.levelno >= logging.WARNING else sys.stdout
+        stream.write(f"{record.getMessage()}\n")
+        stream.flush()
+
+
+def show_notes() -> None:
+    """Print what our modules log, from `INFO` on; of other libraries their warnings."""
+    root = logging.getLogger()
+    if not any(isinstance(handler, _Notes) for handler in root.handlers):
+        root.addHandler(_Notes())
+    rooms = [path.parent for path in ROOT.glob("*/__init__.py")]
+    for name in ("__main__", *(path.stem for path in (*ROOT.glob("*.py"), *rooms))):
+        logging.getLogger(name).setLevel(logging.INFO)
 
 
 def show_any_name() -> None:

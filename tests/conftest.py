@@ -10,7 +10,8 @@ from typing import Any, Protocol
 import av
 import numpy as np
 import pytest
-from skimage import data
+
+from datasets.demo_clip import read_portrait
 
 REAL_DATA = Path(__file__).parents[2] / "shared" / "data"
 RATE = 16000  # Hz, of the generated sound
@@ -49,7 +50,7 @@ def write_media() -> WriteMedia:
 def face_picture() -> np.ndarray:
     """(240, 320, 3) uint8 RGB: a portrait in which MTCNN finds one face."""
     picture = np.full((240, 320, 3), 90, dtype=np.uint8)
-    picture[:, 40:280] = data.astronaut()[0:240, 100:340]
+    picture[:, 40:280] = read_portrait()[0:240, 100:340]
     return picture
 
 

@@ -1,4 +1,4 @@
-"""Inference beyond plain windows: calibration, doubt, contributions, single pictures, tasks."""
+"""Inference beyond plain windows: calibration, doubt, contributions, single frames, tasks."""
 
 from __future__ import annotations
 
@@ -13,11 +13,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import inference
 from checkpoints.checkpoint import Checkpoint, save_checkpoint
 from evaluation.calibration import Calibration, ConformalRule
-from explain.attribution import leave_one_out
-from inference import TrainingAlignedInference, probabilities_of
+from inference import TrainingAlignedInference
 from main import main
 from media.adaptation import Prior
 from media.blendshapes import BLENDSHAPES, VALUES
@@ -25,8 +23,13 @@ from media.clip import Clip, ClipConfig, tile_windows
 from media.faces import build_detector
 from media.landmarks import POINTS
 from models import build_model
+from recognition import recogniser, session
+from recognition.contributions import leave_one_out
+from recognition.probabilities import probabilities_of
 from tests.builders import LABELS, make_checkpoint, make_recording, without_face, without_sound
-from timeline.table import read_timeline, write_csv, write_json
+from timeline.csv_format import write_csv
+from timeline.formats import read_timeline
+from timeline.json_format import write_json
 
 CONFIG = ClipConfig(face_size=32, pictures=3)
 RULES = tuple(ConformalRule("lac", c, q) for c, q in ((0.5, 0.3), (0.9, 0.6)))
@@ -49,12 +52,12 @@ def _clips(*kinds: str) -> list[Clip]:
 @pytest.fixture
 def stream(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """No detector, and clips of the test in place of a file's."""
-    monkeypatch.setattr(inference, "build_detector", lambda *_: build_detector("whole"))
+    monkeypatch.setattr(recogniser, "build_detector", lambda *_: build_detector("whole"))
     return monkeypatch
 
 
 def _give(stream: pytest.MonkeyPatch, clips: Sequence[Clip]) -> None:
-    stream.setattr(inference, "stream_clips", lambda *_, **__: iter(clips))
+    stream.setattr(recogniser, "stream_clips", lambda *_, **__: iter(clips))
 
 
 def _save(checkpoint: Checkpoint, folder: Path) -> Path:
@@ -86,7 +89,7 @@ def test_rows_are_uncertain_where_not_one_class_alone_remains_possible(
     logits = torch.tensor([[2.0, 0.0], [0.1, 0.0], [2.0, 0.0]])  # .88 .12 / .52 .48 / nothing
     _give(stream, _clips("sound", "sound", "nothing"))
     engine = TrainingAlignedInference(path, "cpu", uncertain=0.9)
-    stream.setattr(engine._model, "forward", lambda **_: {"logits": logits})
+    stream.setattr(engine.recogniser.model, "forward", lambda **_: {"logits": logits})
     timeline = engine.run("a.mp4")
     # At a quantile of 0.6 a class of 0.4 or more remains possible.
     assert [row.uncertain for row in timeline.rows] == [False, True, True]
@@ -209,11 +212,11 @@ def test_each_row_is_of_the_picture_nearest_to_its_middle(
     path = _save(make_checkpoint("cnn_simple", CONFIG), tmp_path)
     engine = TrainingAlignedInference(path, "cpu", sample_rate=6.25)
     seen: list[np.ndarray] = []
-    take = inference.preprocess
-    stream.setattr(inference, "preprocess", lambda c, *a: seen.append(c.faces[0]) or take(c, *a))
+    take = session.preprocess
+    stream.setattr(session, "preprocess", lambda c, *a: seen.append(c.faces[0]) or take(c, *a))
     engine.run(talking_face)
-    whole = inference.stream_clips(
-        talking_face, replace(engine.config, window_seconds=0.04), engine._detector, 0.04
+    whole = recogniser.stream_clips(
+        talking_face, replace(engine.config, window_seconds=0.04), engine.recogniser.detector, 0.04
     )
     pictures = [clip.faces[0] for clip in whole]  # 25 a second
     np.testing.assert_array_equal(seen[1], pictures[6])  # of 0.16 to 0.32 s the one at 0.24 s
@@ -295,7 +298,7 @@ def _seen(seconds: float, speaker: str | None, engine: TrainingAlignedInference)
 
 @pytest.fixture
 def adapting(tmp_path: Path, stream: pytest.MonkeyPatch) -> TrainingAlignedInference:
-    stream.setattr(inference, "build_mesh_reading", lambda: None)
+    stream.setattr(recogniser, "build_mesh_reading", lambda: None)
     prior = Prior(np.zeros((POINTS, 2), dtype=np.float32))
     checkpoint = replace(make_checkpoint("landmark_tcn", CONFIG), priors={"landmarks": prior})
     return TrainingAlignedInference(_save(checkpoint, tmp_path), adapt=True)
@@ -305,7 +308,7 @@ def test_what_was_learned_of_a_speaker_goes_on_to_the_next_file(
     adapting: TrainingAlignedInference, stream: pytest.MonkeyPatch
 ) -> None:
     clips = _clips(*["both"] * 4)
-    stream.setattr(inference, "stream_clips", lambda *_, **__: iter(clips))
+    stream.setattr(recogniser, "stream_clips", lambda *_, **__: iter(clips))
     assert not any(_seen(4, "anna", adapting)), "4 s are too few"
     assert not any(_seen(4, "ben", adapting)), "of another speaker"
     assert not any(_seen(4, None, adapting)), "of nobody known"
@@ -317,7 +320,7 @@ def test_only_the_first_face_of_a_file_is_the_speakers(
 ) -> None:
     clips = _clips(*["both"] * 6)
     people = [replace(clip, face_id=int(index >= 3)) for index, clip in enumerate(clips)]
-    stream.setattr(inference, "stream_clips", lambda *_, **__: iter(people))
+    stream.setattr(recogniser, "stream_clips", lambda *_, **__: iter(people))
     assert not any(_seen(6, "anna", adapting))
     assert _seen(6, "anna", adapting) == [False, True, True, False, False, False]
 
@@ -325,7 +328,7 @@ def test_only_the_first_face_of_a_file_is_the_speakers(
 def test_blendshapes_are_seen_against_the_persons_mean_as_it_comes_to_be_known(
     tmp_path: Path, stream: pytest.MonkeyPatch
 ) -> None:
-    stream.setattr(inference, "build_mesh_reading", lambda: None)
+    stream.setattr(recogniser, "build_mesh_reading", lambda: None)
     clips = _clips(*["both"] * 8)
     prior = Prior(np.full(VALUES, 0.1, dtype=np.float32))
     checkpoint = replace(make_checkpoint("blendshape_tcn", CONFIG), priors={"blendshapes": prior})
@@ -336,7 +339,7 @@ def test_blendshapes_are_seen_against_the_persons_mean_as_it_comes_to_be_known(
         seen.extend(inputs["blendshapes"])
         return {"logits": torch.zeros(len(inputs["blendshapes"]), 2)}
 
-    stream.setattr(engine._model, "forward", watch)
+    stream.setattr(engine.recogniser.model, "forward", watch)
     _give(stream, clips)
     rows = engine.run("a.mp4").rows
     assert [bool(row.measures["adapted"]) for row in rows] == [False] * 4 + [True] * 4
@@ -350,7 +353,7 @@ def test_blendshapes_are_seen_against_the_persons_mean_as_it_comes_to_be_known(
 def test_face_measures_are_columns_of_any_models_timeline(
     tmp_path: Path, stream: pytest.MonkeyPatch
 ) -> None:
-    stream.setattr(inference, "build_mesh_reading", lambda: None)
+    stream.setattr(recogniser, "build_mesh_reading", lambda: None)
     path = _save(make_checkpoint("speech_cnn", CONFIG), tmp_path)
     clips = _clips("both", "sound")
     clips[1] = replace(clips[1], blendshapes_mask=np.zeros(10, dtype=bool))
@@ -376,7 +379,7 @@ def test_face_measures_are_columns_of_any_models_timeline(
 def test_a_model_of_blendshapes_alone_sees_a_face_without_pictures(
     tmp_path: Path, stream: pytest.MonkeyPatch
 ) -> None:
-    stream.setattr(inference, "build_mesh_reading", lambda: None)
+    stream.setattr(recogniser, "build_mesh_reading", lambda: None)
     path = _save(make_checkpoint("blendshape_tcn", CONFIG), tmp_path)
     clips = _clips("both", "nothing")
     gone = replace(

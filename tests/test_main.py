@@ -19,8 +19,9 @@ from media.faces import build_detector
 from media.preprocess import preprocess
 from media.recording import read_recording
 from opts import parse_options
+from recognition.session import Session
 from tests.builders import make_checkpoint, make_corpus
-from timeline.table import read_timeline
+from timeline.formats import read_timeline
 
 ROOT = Path(__file__).parent.parent
 CONFIG = ClipConfig(face_size=32, pictures=3)
@@ -279,7 +280,7 @@ def test_an_interrupt_of_inference_does_not_talk_of_training(
         raise KeyboardInterrupt
 
     (tmp_path / "a.wav").write_bytes(b"x")
-    monkeypatch.setattr(TrainingAlignedInference, "run", interrupt)
+    monkeypatch.setattr(Session, "analyse", interrupt)
     arguments = ["--media_path", str(tmp_path / "a.wav"), "--model_path", str(model_path)]
     assert main([*arguments, "--output", str(tmp_path / "out")]) == 130
     error = capsys.readouterr().err.strip()

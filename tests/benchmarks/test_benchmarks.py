@@ -23,7 +23,8 @@ from media.faces import build_detector
 from media.preprocess import preprocess
 from media.recording import probe, read_recording
 from tests.builders import LABELS, make_checkpoint
-from timeline.table import Timeline, write_csv
+from timeline.csv_format import write_csv
+from timeline.table import Timeline
 
 CONFIG = ClipConfig(face_size=32, pictures=3)
 SECONDS = 2.4

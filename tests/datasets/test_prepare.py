@@ -14,11 +14,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from skimage import data
 
 from datasets import prepare
 from datasets.annotations import Record, read_annotations, write_annotations
 from datasets.cluster import spread_work
+from datasets.demo_clip import read_portrait
 from datasets.sources import SourceLedger
 from datasets.store import ClipStore, StoreWriter
 from media.blendshapes import BLENDSHAPES
@@ -202,7 +202,7 @@ def _kill_at(index: Path, lines: int, arguments: list[str]) -> None:
 @pytest.fixture
 def faces(tmp_path: Path) -> Path:
     """A folder of three pictures: a smiling face of 48 and of 110 pixels, and a wall."""
-    portrait = data.astronaut()[62:172, 170:280, ::-1]
+    portrait = read_portrait()[62:172, 170:280, ::-1]
     small = cv2.resize(portrait, (48, 48), interpolation=cv2.INTER_AREA)
     wall = np.random.default_rng(0).integers(90, 110, (64, 64, 3), dtype=np.uint8)
     folder = tmp_path / "faces" / "happy"

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from evaluation.statistics import (
     accuracy_shares,
@@ -158,6 +159,24 @@ def test_permutation_counts_every_flip_of_few_speakers() -> None:
     differences[0] = -1.0  # sums of 19 and 21 upwards: 2 of 64 each way
     assert permutation_test(differences, speakers) == pytest.approx(4 / 64)
     assert permutation_test(np.zeros(6), speakers) == 1.0
+
+
+@pytest.mark.parametrize("n_speakers", [2, 6, 10])
+def test_permutation_agrees_with_scipy_where_no_flips_tie(n_speakers: int) -> None:
+    random = np.random.default_rng(n_speakers)
+    for shift in (0.0, 0.5, 1.5):
+        sums = random.normal(shift, 1, n_speakers)
+        theirs = stats.permutation_test(
+            (sums,), np.sum, permutation_type="samples", n_resamples=np.inf
+        )
+        ours = permutation_test(sums, [str(name) for name in range(n_speakers)])
+        assert ours == pytest.approx(theirs.pvalue)
+
+
+def test_permutation_counts_ties_that_differ_by_rounding_and_takes_one_speaker() -> None:
+    balanced = np.array([-0.1, -0.2, 0.3])  # 5.6e-17 in all: every flip is at least as far from 0
+    assert permutation_test(balanced, list("abc")) == 1.0
+    assert permutation_test(np.ones(2), ["a", "a"]) == 1.0
 
 
 def test_shares_add_up_to_the_scores() -> None:

@@ -13,7 +13,6 @@ from PIL import Image
 from torch import Tensor, nn
 
 from checkpoints.checkpoint import Checkpoint, save_checkpoint
-from explain import explanation
 from explain.attribution import grad_cam, head_diversity, patch_maps, recorded_attention, rollout
 from explain.explanation import Explainer, main
 from media.clip import Clip, ClipConfig, Window
@@ -21,6 +20,7 @@ from media.faces import build_detector
 from models import EmotionModel, build_model
 from models.layers import TransformerBlock
 from opts import SHIPPED
+from recognition import recogniser
 from reports.explanation_figure import SheetRow, overlay, plot_attention, plot_contact_sheet
 from tests.builders import make_checkpoint, make_recording
 from tests.conftest import WriteMedia
@@ -219,7 +219,7 @@ def media(tmp_path: Path, write_media: WriteMedia) -> Path:
 def test_the_command_writes_sheet_overlays_attention_and_numbers(
     tmp_path: Path, media: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(explanation, "build_detector", lambda *_: build_detector("whole"))
+    monkeypatch.setattr(recogniser, "build_detector", lambda *_: build_detector("whole"))
     torch.manual_seed(0)
     model = build_model("vit_scratch", num_classes=2, num_layers=2).eval()
     save_checkpoint(Checkpoint(model, NAMES, CONFIG), tmp_path / "vit.safetensors")

@@ -15,7 +15,7 @@ from datasets.augment import AugmentOptions, mirror_face
 from datasets.mean_faces import MeanFaces
 from datasets.samples import ClipDataset, SampleOptions, measure_faces
 from datasets.store import ClipStore, StoreWriter, lacks
-from media.adaptation import KnownFaces, Prior
+from media.adaptation import KnownFaces, Prior, Reference
 from media.blendshapes import (
     BLENDSHAPES,
     MIRRORED,
@@ -189,15 +189,16 @@ def test_stills_without_speakers_have_their_mean_as_prior() -> None:
 
 def test_each_modality_of_a_face_has_its_own_reference() -> None:
     priors = {"landmarks": Prior(np.zeros((68, 2))), "blendshapes": Prior(np.zeros(VALUES))}
-    known = KnownFaces(priors)
-    known.reference("blendshapes", 0, "anna", seen=True).add(np.ones(VALUES), 10.0)
-    assert known.reference("blendshapes", 0, "anna", seen=True).is_adapted
-    assert not known.reference("landmarks", 0, "anna", seen=True).is_adapted
-    known.start_recording()
-    assert not known.reference("blendshapes", 3, None, seen=True).is_adapted
-    known.start_recording()
-    assert known.reference("blendshapes", 7, "anna", seen=True).is_adapted
-    assert not known.reference("blendshapes", 8, "anna", seen=True).is_adapted, "somebody else"
+    speakers: dict[tuple[str, str], Reference] = {}
+    known = KnownFaces(priors, speakers, "anna")
+    known.reference("blendshapes", 0, seen=True).add(np.ones(VALUES), 10.0)
+    assert known.reference("blendshapes", 0, seen=True).is_adapted
+    assert not known.reference("landmarks", 0, seen=True).is_adapted
+    of_nobody = KnownFaces(priors, speakers)
+    assert not of_nobody.reference("blendshapes", 3, seen=True).is_adapted
+    later = KnownFaces(priors, speakers, "anna")
+    assert later.reference("blendshapes", 7, seen=True).is_adapted
+    assert not later.reference("blendshapes", 8, seen=True).is_adapted, "somebody else"
 
 
 def test_windows_are_described_in_scores_and_degrees() -> None:

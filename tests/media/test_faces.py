@@ -9,14 +9,12 @@ import av
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from media.clip import ClipConfig
 from media.faces import (
     Detector,
     FacePicture,
     FaceTracker,
-    _FastPool,
     build_detector,
     face_square,
 )
@@ -116,13 +114,6 @@ def test_yunet_asks_for_its_model(tmp_path: Path) -> None:
     (tmp_path / "bad.onnx").write_text("no model")
     with pytest.raises(ValueError, match="not a YuNet model"):
         build_detector("yunet", yunet_path=tmp_path / "bad.onnx")
-
-
-@pytest.mark.parametrize("side", [2, 3])
-@pytest.mark.parametrize("size", [(23, 24), (7, 11), (48, 48)])
-def test_fast_pooling_equals_the_slow(side: int, size: tuple[int, int]) -> None:
-    x = torch.randn(2, 5, *size)
-    assert torch.equal(_FastPool(side)(x), nn.MaxPool2d(side, 2, ceil_mode=True)(x))
 
 
 def test_detection_leaves_the_number_of_threads_alone(mtcnn: Detector) -> None:

@@ -11,9 +11,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from skimage import data
 
-from datasets.demo_clip import FROWN, SMILE, SURPRISED, Expression, draw_portrait
+from datasets.demo_clip import (
+    FROWN,
+    SMILE,
+    SURPRISED,
+    Expression,
+    draw_portrait,
+    read_portrait,
+)
 from media.blendshapes import BLENDSHAPES
 from media.errors import MediaError
 from media.mesh import FaceMesh, MeshReader, head_pose, region_of_box
@@ -29,7 +35,7 @@ def reader() -> MeshReader:
 
 @pytest.fixture(scope="module")
 def portrait() -> np.ndarray:
-    return data.astronaut()
+    return read_portrait()
 
 
 @pytest.fixture(scope="module")

@@ -39,7 +39,9 @@ from tests.builders import (
 from tests.builders import make_recording as make_faces
 from tests.conftest import RATE, REAL_DATA, WriteMedia
 from tests.sounds import hiss, play, talk, to_samples
-from timeline.table import read_timeline, write_csv, write_json
+from timeline.csv_format import write_csv
+from timeline.formats import read_timeline
+from timeline.json_format import write_json
 
 CONFIG = ClipConfig(face_size=32, detector="whole", voice_activity=0.3)
 OFF = replace(CONFIG, voice_activity=0.0)

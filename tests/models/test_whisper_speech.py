@@ -15,6 +15,7 @@ from torch import Tensor
 from checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from checkpoints.whisper_weights import read_whisper
 from datasets.augment import mix_up
+from datasets.kept_blocks import KeptBlocks
 from experiments.initialisation import pretraining_data, start_model
 from inference import TrainingAlignedInference
 from main import main
@@ -22,10 +23,11 @@ from media.clip import ClipConfig, tile_windows
 from media.preprocess import preprocess
 from media.recording import read_recording
 from models import EmotionModel, WhisperSpeech, build_model, find_block_encoder, set_trainable
-from models.encoded_blocks import EncodedBlocks, KeptBlocks
 from models.whisper_encoder import SIZES, WhisperSize
 from models.whisper_speech import CLIPS, LAYER_MIXES
 from opts import parse_options
+from recognition.encoded_blocks import EncodedBlocks
+from recognition.session import Session
 from tests.builders import LABELS, SMALL, make_checkpoint, make_recording
 from tests.conftest import WriteMedia
 from tests.media.test_sound import _noise
@@ -279,15 +281,15 @@ def test_inference_encodes_each_block_once_and_gives_what_windows_give(
     engine = TrainingAlignedInference(
         tmp_path / "model.safetensors", device="cpu", hop_seconds=hop, batch_size=3
     )
-    engine._detector = None
-    encoder = find_block_encoder(engine._model)
+    session = Session(replace(engine.recogniser, detector=None))
+    encoder = find_block_encoder(engine.recogniser.model)
     assert encoder is not None
     heard: list[int] = []
     encode = encoder.encode_blocks
     monkeypatch.setattr(
         encoder, "encode_blocks", lambda x, *rest: heard.append(len(x)) or encode(x, *rest)
     )
-    rows = engine.run(sound).rows
+    rows = session.analyse(sound).timeline.rows
     recording = read_recording(sound, config, None)
     windows = tile_windows(recording.duration, 1.0, hop)
     assert len(rows) == len(windows)
@@ -302,7 +304,7 @@ def test_inference_encodes_each_block_once_and_gives_what_windows_give(
             logits = checkpoint.model(**{n: v[None] for n, v in inputs.items()})["logits"]
         np.testing.assert_allclose(row.probabilities, logits.softmax(-1)[0], atol=1e-5)
     assert {row.modalities for row in rows} == {"audio", "none"}
-    again = engine.run(sound).rows  # what one recording left must not reach the next
+    again = session.analyse(sound).timeline.rows  # what one recording left must not reach the next
     np.testing.assert_array_equal(again[0].probabilities, rows[0].probabilities)
 
 

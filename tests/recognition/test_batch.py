@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 
 from checkpoints.checkpoint import save_checkpoint
-from inference import TrainingAlignedInference
 from main import main
 from media.listing import output_names, where
 from recognition import batch
 from recognition.batch import SUMMARY_COLUMNS
+from recognition.session import Session
 from tests.builders import make_checkpoint
 from tests.conftest import RATE, WriteMedia
-from timeline.table import read_timeline
+from timeline.formats import read_timeline
 
 ROOT = Path(__file__).parents[2]
 
@@ -176,7 +176,7 @@ def test_an_output_that_cannot_be_written_is_told_before_any_work(
 ) -> None:
     _put(tmp_path / "in", tone, "a.wav")
     monkeypatch.setattr(os, "access", lambda *_: False)  # root, as in containers, may write
-    monkeypatch.setattr(TrainingAlignedInference, "run", lambda *_: pytest.fail("it ran"))
+    monkeypatch.setattr(Session, "analyse", lambda *_: pytest.fail("it ran"))
     assert _run(voice_model, tmp_path / "in", tmp_path / "out") == 2
     assert "out" in capsys.readouterr().err
 
@@ -234,13 +234,13 @@ def test_a_second_run_leaves_out_what_is_done_and_unchanged(
     assert _run(voice_model, tmp_path / "in", out) == 0
     tables = {path.name: path.read_bytes() for path in out.iterdir()}
     ran: list[str] = []
-    run = TrainingAlignedInference.run
+    analyse = Session.analyse
 
-    def note(engine: TrainingAlignedInference, path: Path, *rest: object) -> object:
+    def note(session: Session, path: Path, *rest: object) -> object:
         ran.append(Path(path).name)
-        return run(engine, path, *rest)  # type: ignore[arg-type]
+        return analyse(session, path, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(TrainingAlignedInference, "run", note)
+    monkeypatch.setattr(Session, "analyse", note)
     assert _run(voice_model, tmp_path / "in", out, "--resume") == 0
     assert ran == []
     assert {path.name: path.read_bytes() for path in out.iterdir()} == tables
@@ -300,14 +300,14 @@ def test_a_fault_of_ours_in_one_file_does_not_end_the_others(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     _put(tmp_path / "in", tone, "a.wav", "b.wav")
-    run = TrainingAlignedInference.run
+    analyse = Session.analyse
 
-    def fail_once(engine: TrainingAlignedInference, path: Path, *rest: object) -> object:
+    def fail_once(session: Session, path: Path, *rest: object) -> object:
         if path.name == "a.wav":
             raise KeyError("no such thing")
-        return run(engine, path, *rest)  # type: ignore[arg-type]
+        return analyse(session, path, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(TrainingAlignedInference, "run", fail_once)
+    monkeypatch.setattr(Session, "analyse", fail_once)
     assert _run(voice_model, tmp_path / "in", tmp_path / "out") == 1
     (error,) = capsys.readouterr().err.strip().splitlines()
     assert "a.wav: unexpected KeyError ('no such thing') at test_batch.py:" in error

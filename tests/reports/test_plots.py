@@ -33,7 +33,8 @@ from reports.style import (
     paper_style,
     short_names,
 )
-from timeline.table import Timeline, TimelineRow
+from timeline.row import TimelineRow
+from timeline.table import Timeline
 
 NAMES = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
 # Machado, Oliveira and Fernandes (2009), severity 1.0, on linear RGB.

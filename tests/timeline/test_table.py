@@ -9,15 +9,12 @@ import numpy as np
 import pytest
 
 from system.files import replacing
+from timeline.csv_format import write_csv
+from timeline.formats import read_timeline
+from timeline.json_format import write_json
 from timeline.row import Task, TimelineRow
 from timeline.summary import summarise
-from timeline.table import (
-    Timeline,
-    format_time,
-    read_timeline,
-    write_csv,
-    write_json,
-)
+from timeline.table import Timeline, format_time
 
 CLASS_NAMES = ("neutral", "happy", "sad")
 HAPPY, SAD = np.array([0.1, 0.7, 0.2]), np.array([0.25, 0.15, 0.6])
