@@ -55,6 +55,15 @@ class EmotionModel(nn.Module):
         """
         return None
 
+    @property
+    def mean_voice(self) -> Tensor:
+        """(D,): the mean of `pooled` over training, of a `voice_part`."""
+        raise NotImplementedError(f"{type(self).__name__} hears no voice")
+
+    def pooled(self, speech: Tensor, speech_mask: Tensor | None = None) -> Tensor:
+        """(B, D): how the voices of a batch sound, of a `voice_part`."""
+        raise NotImplementedError(f"{type(self).__name__} hears no voice")
+
     def blocks(self) -> dict[str, nn.Module]:
         """The parts that can be trained or frozen by name; `head` is always one.
 
