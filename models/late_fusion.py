@@ -83,7 +83,8 @@ class LateFusion(EmotionModel):
         """Combine.
 
         Args:
-            inputs: of each member its modality and, if some may be missing, `<name>_mask`.
+            inputs: of each member its modality and, if some may be missing, `<name>_mask`; and
+                `voice_offset` for a member that `WhisperSpeech` is.
 
         Returns:
             `logits` (B, C), the combined log-probabilities (uniform where nothing is there), and
@@ -92,12 +93,20 @@ class LateFusion(EmotionModel):
         logits, present = {}, []
         for name, member in self.members.items():
             x, mask = inputs[name], inputs.get(f"{name}_mask")
-            logits[name] = member(x, mask)["logits"]
+            own = {}
+            if name == "speech" and "voice_offset" in inputs:
+                own["voice_offset"] = inputs["voice_offset"]
+            logits[name] = member(x, mask, **own)["logits"]
             there = torch.ones(len(x), dtype=torch.bool, device=x.device)
             present.append(there if mask is None else mask.any(dim=1))
         log_p = torch.stack([logits[m].float().log_softmax(dim=-1) for m in self.members], dim=1)
         combined = self.combine(log_p, torch.stack(present, dim=1))
         return {"logits": combined, **{f"{name}_logits": value for name, value in logits.items()}}
+
+    @property
+    def voice_part(self) -> EmotionModel | None:
+        parts = (part for name, part in self.members.items() if name == "speech")
+        return next((part.voice_part for part in parts if isinstance(part, EmotionModel)), None)
 
     def combine(self, log_p: Tensor, present: Tensor) -> Tensor:
         """(B, M, C) log-probabilities of M members, (B, M) bool -> (B, C) log-probabilities."""

@@ -66,6 +66,25 @@ class EmotionModel(nn.Module):
         """Part -> name of torchvision's weights for it, such as ResNet50_Weights.IMAGENET1K_V2."""
         return {}
 
+    @property
+    def voice_part(self) -> EmotionModel | None:
+        """What hears a voice against the speaker's own, by the input `voice_offset`; else None.
+
+        It has `pooled(speech, speech_mask)`, how a voice sounds, and `mean_voice`, that of the
+        people it was trained on. A fusion that takes the steps of a branch has none, since
+        nothing is pooled before the modalities meet.
+        """
+        return None
+
+    @property
+    def mean_voice(self) -> Tensor:
+        """(D,): the mean of `pooled` over training, of a `voice_part`."""
+        raise NotImplementedError(f"{type(self).__name__} hears no voice")
+
+    def pooled(self, speech: Tensor, speech_mask: Tensor | None = None) -> Tensor:
+        """(B, D): how the voices of a batch sound, of a `voice_part`."""
+        raise NotImplementedError(f"{type(self).__name__} hears no voice")
+
     def blocks(self) -> dict[str, nn.Module]:
         """The parts that can be trained or frozen by name; `head` is always one.
 

@@ -216,18 +216,48 @@ class WhisperSpeech(EmotionModel):
             out[used] = encoded
         return out.reshape(shape)
 
-    def forward(self, speech: Tensor, speech_mask: Tensor | None = None) -> dict[str, Tensor]:
+    def pooled(self, speech: Tensor, speech_mask: Tensor | None = None) -> Tensor:
+        """How the voice sounds, (B, 2 width): mean and standard deviation of its chosen frames.
+
+        Args:
+            speech, speech_mask: as `early` takes them.
+        """
+        x, mask = self.early(speech, speech_mask)
+        return self.pool(x, mask)
+
+    @property
+    def voice_part(self) -> WhisperSpeech:
+        return self
+
+    @property
+    def mean_voice(self) -> Tensor:
+        """(2 width,): the mean of `pooled` over what the network was trained on."""
+        norm = self.classifier_1[0]
+        assert isinstance(norm, nn.BatchNorm1d)
+        assert norm.running_mean is not None
+        return norm.running_mean
+
+    def forward(
+        self,
+        speech: Tensor,
+        speech_mask: Tensor | None = None,
+        voice_offset: Tensor | None = None,
+    ) -> dict[str, Tensor]:
         """Hear.
 
         Args:
             speech: as `early` takes it.
             speech_mask: (B, K * ceil(L / 2)) bool, the encoder's frames that are pooled.
+            voice_offset: (B, 2 width), by how much the speaker's own voice differs from
+                `mean_voice` whatever is expressed; taken from what is pooled.
 
         Returns:
             {"logits": (B, C)}; the pooled features, or the hidden ones, where C is 0.
         """
-        x, mask = self.early(speech, speech_mask)
-        return {"logits": self.classifier_1(self.pool(x, mask))}
+        features = self.pooled(speech, speech_mask)
+        if voice_offset is not None:
+            features = features - voice_offset
+        return {"logits": self.classifier_1(features)}
 
 
 def _build_head(width: int, hidden: int, num_classes: int, dropout: float) -> nn.Sequential:

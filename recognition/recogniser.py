@@ -115,7 +115,7 @@ def build_recogniser(
     hop_seconds = config.window_seconds if options.hop_seconds is None else options.hop_seconds
     check_hop(config.window_seconds, hop_seconds)
     rule = None if options.uncertain is None else pick_rule(checkpoint, options.uncertain)
-    if options.adapt and not checkpoint.priors:
+    if options.adapt and not checkpoint.priors and checkpoint.model.voice_part is None:
         name = checkpoint.source["name"]
         raise OptionError(
             f"adapting to faces needs a model that was trained with it, and {name} is not", "adapt"

@@ -21,8 +21,9 @@ class RecognitionOptions:
             lengths of windows and hops are not given. Above the recording's own rate some windows
             hold no frame.
         yunet_path: ONNX file of OpenCV's YuNet, used in place of MTCNN.
-        adapt: see each face against its own mean so far, in the recording and in earlier ones of
-            the same speaker (see `media/adaptation.py`), for checkpoints trained with that.
+        adapt: take each person against their own mean so far, in the recording and in earlier ones
+            of the same speaker: voices (see `recognition/voices.py`), and the faces of checkpoints
+            that were trained with that (see `media/adaptation.py`).
         uncertain: coverage of the sets of classes by which rows are marked uncertain, such as 0.9.
         contributions: give for each row what each modality adds to the winner's probability, and
             what the gates of the model let through where it has them.

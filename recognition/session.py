@@ -19,6 +19,7 @@ from recognition.encoded_blocks import EncodedBlocks
 from recognition.probabilities import probabilities_of, read_task
 from recognition.recogniser import Recogniser
 from recognition.thumbnails import Thumbnails
+from recognition.voices import KnownVoice
 from system.files import printable
 from timeline.analysis import FOLLOWED, Analysis
 from timeline.row import Modalities, TimelineRow
@@ -124,6 +125,9 @@ class _RecordingState:
         self._blocks: EncodedBlocks | None = None
         if encoder is not None and config.speech_context_seconds:
             self._blocks = EncodedBlocks(encoder, config, recogniser.device)
+        self._voice: KnownVoice | None = None
+        if recogniser.options.adapt and recogniser.model.voice_part is not None:
+            self._voice = KnownVoice(recogniser.model.voice_part, speakers, speaker)
 
     @torch.inference_mode()
     def rows(self, clips: list[Clip]) -> list[TimelineRow]:
@@ -157,24 +161,31 @@ class _RecordingState:
         return rows
 
     def _inputs(self, clips: list[Clip]) -> tuple[dict[str, Tensor], list[bool]]:
-        """What the model takes, and of each clip whether its face is seen against its own mean."""
+        """What the model takes, and of each clip whether all of it is against its person's mean."""
         recogniser = self._recogniser
         wanted = set(recogniser.model.inputs) - ({"speech"} if self._blocks else set())
         samples = [preprocess(clip, recogniser.config, wanted) for clip in clips]
-        adapted = [self._refer(c, sample) for c, sample in zip(clips, samples, strict=True)]
+        faces = [self._refer(c, sample) for c, sample in zip(clips, samples, strict=True)]
         inputs: dict[str, Tensor] = {
             name: torch.stack([sample[name] for sample in samples]).to(recogniser.device)
             for name in samples[0]
         }
         if self._blocks is not None:
             inputs |= self._blocks.inputs(clips)
-        return inputs, adapted
+        voices: list[bool | None] = [None] * len(clips)
+        if self._voice is not None:
+            speech, mask = inputs["speech"], inputs["speech_mask"]
+            hop = recogniser.hop_seconds
+            inputs["voice_offset"], known = self._voice.offsets(clips, speech, mask, hop)
+            voices = [k if c.has_speech else None for k, c in zip(known, clips, strict=True)]
+        pairs = zip(faces, voices, strict=True)
+        return inputs, [_all_known(face, voice) for face, voice in pairs]
 
-    def _refer(self, clip: Clip, sample: dict[str, Tensor]) -> bool:
+    def _refer(self, clip: Clip, sample: dict[str, Tensor]) -> bool | None:
         """Landmarks and blendshapes less the means that they are seen against.
 
         Returns:
-            Whether those are all the person's own.
+            Whether those are all the person's own; None where the model has none of them.
         """
         recogniser, adapted = self._recogniser, []
         for name in REFERRED:
@@ -189,7 +200,13 @@ class _RecordingState:
                 reference.add(values[mask, :size].mean(axis=0), float(new))
             sample[name] = torch.from_numpy(relative_to(values, mask, reference.face))
             adapted.append(reference.is_adapted)
-        return bool(adapted) and all(adapted)
+        return all(adapted) if adapted else None
+
+
+def _all_known(*known: bool | None) -> bool:
+    """Whether something is against a person's own mean, and all that could be is."""
+    told = [each for each in known if each is not None]
+    return bool(told) and all(told)
 
 
 def _compare_modalities(
