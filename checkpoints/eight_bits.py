@@ -50,7 +50,7 @@ def restore_from_eight_bits(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if scale is not None:
             if value.ndim < 2 or scale.shape != value.shape[:1]:
                 raise ValueError(f"the scale of {name} does not belong to its weights")
-            value = value.float() * _by_channel(scale.float(), value)  # noqa: PLW2901
+            value = value.float() * _by_channel(scale.float(), value)
         restored[name] = value
     return restored
 
