@@ -17,6 +17,7 @@ from datasets.annotations import Record
 from evaluation.metrics import classification_scores, multilabel_scores, regression_scores
 from evaluation.predictions import PredictionTable
 from labels.emotions import place
+from media.adaptation import VOICE_SECONDS, Prior, Reference
 from models import EmotionModel
 from system.files import printable, replacing
 
@@ -89,6 +90,7 @@ def predict(
     device: torch.device,
     task: str = "classification",
     without: str | None = None,
+    voice_offsets: Tensor | None = None,
 ) -> Predictions:
     """Run a model in evaluation mode over all batches of samples.
 
@@ -97,6 +99,7 @@ def predict(
 
     Args:
         without: a modality that is masked, to see what the others do alone.
+        voice_offsets: of each record, as `running_voices` gives them.
 
     Raises:
         ValueError: an output is not finite.
@@ -112,6 +115,8 @@ def predict(
                 for name in (without, f"{without}_mask"):
                     inputs[name] = torch.zeros_like(inputs[name])
             present.append(_present(batch["inputs"], len(batch["record"])))
+            if voice_offsets is not None:
+                inputs["voice_offset"] = voice_offsets[batch["record"]].to(device)
             output = model(**inputs)
             heads = {k: v for k, v in output.items() if k == "logits" or k.endswith("_logits")}
             parts.append({name: value.float().cpu() for name, value in heads.items()})
@@ -130,6 +135,49 @@ def predict(
         features=torch.cat(features)[kept] if features else None,
         task=task,
     )
+
+
+@torch.inference_mode()
+def running_voices(
+    model: EmotionModel,
+    batches: Iterable[dict[str, Any]],
+    device: torch.device,
+    speakers: Sequence[str],
+    seed: int,
+) -> Tensor | None:
+    """By how much each record's speaker sounds different from training, by what came before it.
+
+    Records of a speaker come in an order drawn by seed, since a corpus lists them by emotion. No
+    label is looked at. A record without a speaker is nobody's.
+
+    Args:
+        batches: of all records, in any order.
+        speakers: of each record.
+
+    Returns:
+        (R, D), zero where not enough is known; None for models that hear no voice.
+    """
+    part = model.voice_part
+    if part is None:
+        return None
+    model.eval()
+    mean = part.mean_voice.cpu()
+    totals, seconds = torch.zeros(len(speakers), len(mean)), torch.zeros(len(speakers))
+    for batch in batches:
+        mask = batch["inputs"]["speech_mask"]
+        features = part.pooled(batch["inputs"]["speech"].to(device), mask.to(device)).float().cpu()
+        weight = (batch["end"] - batch["start"]).float() * mask.flatten(1).any(dim=1)
+        totals.index_add_(0, batch["record"], features * weight[:, None])
+        seconds.index_add_(0, batch["record"], weight)
+    offsets, rng = torch.zeros_like(totals), np.random.default_rng(seed)
+    for speaker in sorted(set(speakers) - {""}):
+        own = [index for index, name in enumerate(speakers) if name == speaker]
+        reference = Reference(Prior(mean.numpy(), VOICE_SECONDS))
+        for index in rng.permutation(own):
+            offsets[index] = torch.from_numpy(reference.face - mean.numpy())
+            if seconds[index] > 0:
+                reference.add((totals[index] / seconds[index]).numpy(), float(seconds[index]))
+    return offsets
 
 
 def _check_finite(logits: Tensor) -> None:

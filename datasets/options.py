@@ -133,7 +133,8 @@ class RecordOptions:
     )
     adapt: str = option(
         "none",
-        "recording: measure landmarks and blendshapes against the speaker's own mean so far",
+        "recording: measure faces (landmarks, blendshapes) and voices (whisper_speech) against the "
+        "speaker's own mean so far",
         stage=(FIT, COMBINE, EVALUATE, INFER),
         choices=("none", "recording"),
     )

@@ -194,9 +194,10 @@ def _find_priors(
     """Of each modality that is adapted and lacks one, the mean of the training speakers."""
     inputs = checkpoint.model.inputs
     adapted = [name for name in REFERRED if name in inputs]
-    if not adapted:
+    if not adapted and checkpoint.model.voice_part is None:
         raise OptionError(
-            f"nothing to adapt: {checkpoint.model.name} takes neither landmarks nor blendshapes",
+            f"nothing to adapt: {checkpoint.model.name} takes neither landmarks nor blendshapes, "
+            "nor does it hear a voice as `whisper_speech` does",
             "adapt",
         )
     used = [record for record in records if record.subset == "training"]

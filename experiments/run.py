@@ -49,5 +49,9 @@ def _report(experiment: Experiment) -> None:
         )
     if loaders:
         best = experiment.folder / BEST
-        scored = Scored(experiment.checkpoint, best, experiment.device, loaders)
+        adapt = experiment.options.data.adapt == "recording"
+        seed = experiment.options.train.manual_seed
+        scored = Scored(
+            experiment.checkpoint, best, experiment.device, loaders, adapt=adapt, seed=seed
+        )
         write_scores(scored)

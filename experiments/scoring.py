@@ -28,6 +28,7 @@ from validation import (
     clip_names,
     clip_table,
     predict,
+    running_voices,
     window_table,
     write_features,
 )
@@ -48,6 +49,8 @@ class Scored:
         path: of the checkpoint's file, which is written anew where it is calibrated.
         loaders: by subset, `validation` first.
         seconds: that each epoch took.
+        adapt: hear each voice against the speaker's own, as far as earlier records taught it.
+        seed: of the order in which a speaker's records come then.
     """
 
     checkpoint: Checkpoint
@@ -55,6 +58,8 @@ class Scored:
     device: torch.device
     loaders: Mapping[str, Loader]
     seconds: tuple[float, ...] = ()
+    adapt: bool = False
+    seed: int = 0
 
 
 def write_scores(run: Scored) -> None:
@@ -63,7 +68,8 @@ def write_scores(run: Scored) -> None:
     model, task = checkpoint.model, checkpoint.task
     for subset, loader in run.loaders.items():
         dataset = _dataset(loader)
-        predictions = predict(model, loader, run.device, task)
+        voices = _voices(run, loader)
+        predictions = predict(model, loader, run.device, task, voice_offsets=voices)
         if subset == "validation" and task == "classification":
             checkpoint = _calibrated(checkpoint, predictions, run.path)
         known = (dataset.records, checkpoint.class_names)
@@ -71,7 +77,7 @@ def write_scores(run: Scored) -> None:
         write_predictions(window_table(predictions, *known, folder / f"windows_{subset}.csv"))
         write_features(predictions, dataset.records, folder / f"embeddings_{subset}.npz")
         for modality in model.inputs if len(model.inputs) > 1 else ():
-            alone = predict(model, loader, run.device, task, without=modality)
+            alone = predict(model, loader, run.device, task, modality, voices)
             name = f"predictions_{subset}_without_{modality}.csv"
             write_predictions(clip_table(alone, *known, folder / name))
         if "face" in model.inputs and task == "classification":
@@ -79,6 +85,13 @@ def write_scores(run: Scored) -> None:
     sample = next(iter(next(iter(run.loaders.values()))))["inputs"]
     _write_cost(replace(run, checkpoint=checkpoint), sample)
     write_run_report(folder)
+
+
+def _voices(run: Scored, loader: Loader) -> Tensor | None:
+    if not run.adapt:
+        return None
+    speakers = [record.speaker for record in _dataset(loader).records]
+    return running_voices(run.checkpoint.model, loader, run.device, speakers, run.seed)
 
 
 def _dataset(loader: Loader) -> ClipDataset:

@@ -19,7 +19,8 @@ import numpy as np
 from media.blendshapes import VALUES
 from media.landmarks import POINTS
 
-LEAST_SECONDS = 5.0  # of a face, before which rows do not count as adapted
+LEAST_SECONDS = 5.0  # of a face or voice, before which rows do not count as adapted
+VOICE_SECONDS = 25.0  # of speech that weigh as much as the mean voice of training
 # Modalities that are seen against a person's mean, and the shape of that.
 REFERRED = {"landmarks": (POINTS, 2), "blendshapes": (VALUES,)}
 

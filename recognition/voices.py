@@ -15,12 +15,11 @@ from collections.abc import MutableMapping, Sequence
 import torch
 from torch import Tensor
 
-from media.adaptation import Prior, Reference
+from media.adaptation import VOICE_SECONDS, Prior, Reference
 from media.clip import Clip
 from models import EmotionModel
 
 VOICE = "voice"
-VOICE_SECONDS = 25.0  # of speech that weigh as much as the mean voice of training
 
 
 class KnownVoice:

@@ -12,9 +12,18 @@ from torch import Tensor
 
 from datasets.annotations import Record
 from evaluation.predictions import read_predictions, write_predictions
+from media.adaptation import VOICE_SECONDS
 from models import build_model
 from models.registry import EmotionModel
-from validation import Predictions, clip_names, clip_table, evaluate, predict, window_table
+from validation import (
+    Predictions,
+    clip_names,
+    clip_table,
+    evaluate,
+    predict,
+    running_voices,
+    window_table,
+)
 
 NAMES = ("happy", "sad")
 CPU = torch.device("cpu")
@@ -237,3 +246,56 @@ def test_tables_of_other_tasks_hold_a_target_a_column(
     assert f"target_happy,target_sad,dataset,{prefix}happy,{prefix}sad" in path.read_text()
     assert again.targets.tolist() == targets.tolist()
     assert np.allclose(again.scores, found.scores.numpy(), atol=1e-6)
+
+
+class Voice(EmotionModel):
+    """Hears the mean of the speech, and gives as logits how it differs from the offset."""
+
+    inputs = ("speech",)
+    mean_voice = torch.tensor([1.0, 0.0])
+
+    @property
+    def voice_part(self) -> Voice:
+        return self
+
+    def pooled(self, speech: Tensor, speech_mask: Tensor | None = None) -> Tensor:
+        return speech.mean(dim=2)
+
+    def forward(self, speech: Tensor, **others: Tensor) -> dict[str, Tensor]:
+        return {"logits": speech.mean(dim=2) - others.get("voice_offset", 0)}
+
+
+def test_a_voice_is_known_from_the_speakers_earlier_records_alone() -> None:
+    seconds = 20.0  # that each record has, so that one is enough
+    batches = [batch([[3.0, 0.0], [5.0, 0.0], [9.0, 9.0], [7.0, 0.0]], [0, 1, 2, 3])]
+    batches[0]["end"] = batches[0]["start"] + seconds
+    offsets = running_voices(Voice(), batches, CPU, ["anna", "anna", "", "anna"], seed=0)
+    assert offsets is not None
+    order = np.random.default_rng(0).permutation([0, 1, 3])
+    heard = {0: 3.0, 1: 5.0, 3: 7.0}
+    weight = seconds / (VOICE_SECONDS + seconds)
+    assert offsets[order[0]].tolist() == [0.0, 0.0], "nothing came before"
+    assert float(offsets[order[1], 0]) == pytest.approx((heard[order[0]] - 1) * weight)
+    both = heard[order[0]] + heard[order[1]] - 2
+    expected = both * seconds / (VOICE_SECONDS + 2 * seconds)
+    assert float(offsets[order[2], 0]) == pytest.approx(expected)
+    assert offsets[2].tolist() == [0.0, 0.0], "of nobody known"
+
+
+def test_each_window_is_given_the_offset_of_its_record() -> None:
+    offsets = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
+    found = predict(Voice(), [batch([[4.0, 4.0]] * 3, [0, 1, 1])], CPU, voice_offsets=offsets)
+    assert found.outputs["logits"].tolist() == [[3.0, 4.0], [4.0, 2.0], [4.0, 2.0]]
+
+
+def test_silence_teaches_nothing_of_a_voice() -> None:
+    silent = batch([[50.0, 0.0], [3.0, 0.0]], [0, 1])
+    silent["inputs"]["speech_mask"][0] = False
+    silent["end"] = silent["start"] + 20.0
+    offsets = running_voices(Voice(), [silent], CPU, ["anna", "anna"], seed=0)
+    assert offsets is not None
+    assert float(offsets.abs().max()) <= 2.0 * 20 / (20 + VOICE_SECONDS) + 1e-6
+
+
+def test_a_model_that_hears_no_voice_has_no_offsets() -> None:
+    assert running_voices(Echo(), [batch([[1.0, 0.0]], [0])], CPU, ["anna"], seed=0) is None

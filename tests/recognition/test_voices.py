@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from checkpoints.checkpoint import Checkpoint
+from media.adaptation import VOICE_SECONDS
 from media.clip import Clip, Window
 from models import WhisperSpeech, build_model
 from models.whisper_encoder import SIZES, WhisperSize
@@ -16,7 +17,6 @@ from models.whisper_speech import CLIPS
 from recognition.recogniser import Recogniser, build_recogniser
 from recognition.recogniser_options import RecognitionOptions
 from recognition.session import Session
-from recognition.voices import VOICE_SECONDS
 from tests.builders import LABELS, SMALL, make_recording
 from timeline.row import TimelineRow
 
