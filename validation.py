@@ -161,7 +161,7 @@ def running_voices(
     if part is None:
         return None
     model.eval()
-    mean = part.mean_voice.cpu()
+    mean = part.mean_voice().cpu()
     totals, seconds = torch.zeros(len(speakers), len(mean)), torch.zeros(len(speakers))
     for batch in batches:
         mask = batch["inputs"]["speech_mask"]

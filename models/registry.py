@@ -76,7 +76,6 @@ class EmotionModel(nn.Module):
         """
         return None
 
-    @property
     def mean_voice(self) -> Tensor:
         """(D,): the mean of `pooled` over training, of a `voice_part`."""
         raise NotImplementedError(f"{type(self).__name__} hears no voice")

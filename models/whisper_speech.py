@@ -229,7 +229,6 @@ class WhisperSpeech(EmotionModel):
     def voice_part(self) -> WhisperSpeech:
         return self
 
-    @property
     def mean_voice(self) -> Tensor:
         """(2 width,): the mean of `pooled` over what the network was trained on."""
         norm = self.classifier_1[0]

@@ -39,7 +39,7 @@ class KnownVoice:
         speaker: str | None = None,
     ) -> None:
         self._part = part
-        self._mean = part.mean_voice.cpu().numpy()
+        self._mean = part.mean_voice().cpu().numpy()
         reference = Reference(Prior(self._mean, VOICE_SECONDS))
         if speaker is not None:
             reference = speakers.setdefault((VOICE, speaker), reference)

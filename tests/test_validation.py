@@ -252,7 +252,9 @@ class Voice(EmotionModel):
     """Hears the mean of the speech, and gives as logits how it differs from the offset."""
 
     inputs = ("speech",)
-    mean_voice = torch.tensor([1.0, 0.0])
+
+    def mean_voice(self) -> Tensor:
+        return torch.tensor([1.0, 0.0])
 
     @property
     def voice_part(self) -> Voice:

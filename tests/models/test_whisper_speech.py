@@ -428,8 +428,8 @@ def test_an_offset_takes_away_what_a_voice_is_like_at_rest() -> None:
     model, inputs = _model(), _blocks()
     with torch.no_grad():
         features = model.pooled(**inputs)
-        offset = features - model.mean_voice
-        expected = model.classifier_1(model.mean_voice.expand_as(features))
+        offset = features - model.mean_voice()
+        expected = model.classifier_1(model.mean_voice().expand_as(features))
     got = _logits(model, {**inputs, "voice_offset": offset})
     torch.testing.assert_close(got, expected)
     none = torch.zeros_like(offset)
@@ -444,7 +444,7 @@ def test_the_mean_voice_is_that_of_training() -> None:
     with torch.no_grad():
         features = model.pooled(**inputs)
         model.train()(**inputs)
-    torch.testing.assert_close(model.mean_voice, features.mean(dim=0))
+    torch.testing.assert_close(model.mean_voice(), features.mean(dim=0))
 
 
 def test_a_late_fusion_hands_the_offset_to_its_voice() -> None:
@@ -456,7 +456,7 @@ def test_a_late_fusion_hands_the_offset_to_its_voice() -> None:
     assert model.voice_part is member
     inputs = {**_blocks(), "blendshapes": torch.rand(2, 10, 55)}
     with torch.no_grad():
-        offset = member.pooled(inputs["speech"], inputs["speech_mask"]) - member.mean_voice
+        offset = member.pooled(inputs["speech"], inputs["speech_mask"]) - member.mean_voice()
         before, after = model(**inputs), model(**inputs, voice_offset=offset)
     assert not torch.allclose(before["speech_logits"], after["speech_logits"])
     assert torch.equal(before["blendshapes_logits"], after["blendshapes_logits"])

@@ -78,7 +78,7 @@ def test_an_offset_is_the_mean_of_earlier_voices_by_its_seconds() -> None:
         model.forward = keep  # type: ignore[assignment, method-assign]
         _rows(Session(recogniser), clips)
     features, offsets = torch.cat(heard), torch.cat(seen)
-    before = (features[:6] - model.mean_voice).sum(dim=0) / (VOICE_SECONDS + 6)
+    before = (features[:6] - model.mean_voice()).sum(dim=0) / (VOICE_SECONDS + 6)
     torch.testing.assert_close(offsets[6], before, rtol=1e-4, atol=1e-5)
 
 
