@@ -79,7 +79,7 @@ def _build_engine(options: Options) -> TrainingAlignedInference:
 
 
 def _notes(engine: TrainingAlignedInference) -> list[str]:
-    """In what a recording is looked at otherwise than the checkpoint was trained."""
+    """How preprocessing differs from training."""
     trained = engine.checkpoint.clip_config
     notes = []
     single = trained.pictures == engine.config.pictures == 1

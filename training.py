@@ -40,7 +40,7 @@ SELECTION = {"classification": "uar", "multilabel": "macro_f1", "regression": "c
 
 
 @dataclass
-class Fit:
+class TrainingState:
     """What is fitted, and all the state that a resumed run needs.
 
     Args:
@@ -78,13 +78,13 @@ class Fit:
         return self.average.module
 
 
-def build_fit(
+def build_training_state(
     model: EmotionModel,
     criterion: Criterion,
     options: FitOptions,
     device: torch.device,
     batches: int,
-) -> Fit:
+) -> TrainingState:
     """Optimizer, schedule, scaler and average for a model that is on its device.
 
     Args:
@@ -94,7 +94,7 @@ def build_fit(
     average = None
     if options.ema:
         average = AveragedModel(model, avg_fn=_averaging(options.ema), use_buffers=True)
-    return Fit(
+    return TrainingState(
         model=model,
         criterion=criterion.to(device),
         options=options,
@@ -131,11 +131,11 @@ def _frozen_modules(model: nn.Module) -> list[nn.Module]:
 
 
 def fit(
-    state: Fit,
+    state: TrainingState,
     train_loader: DataLoader[dict[str, Any]],
     val_loader: DataLoader[dict[str, Any]] | None,
     folder: Path,
-    save_best: Callable[[Fit, dict[str, Any]], None],
+    save_best: Callable[[TrainingState, dict[str, Any]], None],
 ) -> None:
     """Train until the last epoch, or until validation stops getting better.
 
@@ -164,7 +164,7 @@ def fit(
         writer.close()
 
 
-def train_one_epoch(state: Fit, loader: DataLoader[dict[str, Any]]) -> dict[str, float]:
+def train_one_epoch(state: TrainingState, loader: DataLoader[dict[str, Any]]) -> dict[str, float]:
     """One pass over the loader. Returns `train_loss`, and `train_acc` where there are classes.
 
     Raises:
@@ -213,7 +213,7 @@ def _joined_batches(number: int, loader: Sized, accumulate: int) -> tuple[int, b
 
 
 def train_on_batch(
-    state: Fit, batch: dict[str, Any], joined: int = 1
+    state: TrainingState, batch: dict[str, Any], joined: int = 1
 ) -> tuple[float, Tensor, Tensor]:
     """Add a batch's gradient.
 
@@ -236,7 +236,7 @@ def train_on_batch(
     return float(loss.detach()), output["logits"].detach(), target
 
 
-def update_weights(state: Fit) -> None:
+def update_weights(state: TrainingState) -> None:
     """One step of the optimizer with the gradient that was added up, and of the schedule."""
     if state.options.clip_grad:
         state.scaler.unscale_(state.optimizer)
@@ -249,7 +249,9 @@ def update_weights(state: Fit) -> None:
         state.average.update_parameters(state.model)
 
 
-def _validate(state: Fit, loader: DataLoader[dict[str, Any]], folder: Path) -> dict[str, Any]:
+def _validate(
+    state: TrainingState, loader: DataLoader[dict[str, Any]], folder: Path
+) -> dict[str, Any]:
     predictions = predict(state.evaluated_model, loader, state.device, state.criterion.task)
     dataset = loader.dataset
     assert isinstance(dataset, ClipDataset)
@@ -269,7 +271,7 @@ def _validate(state: Fit, loader: DataLoader[dict[str, Any]], folder: Path) -> d
     return scores
 
 
-def _rates(state: Fit) -> dict[str, float]:
+def _rates(state: TrainingState) -> dict[str, float]:
     """`lr`, and `lr_head` where the head has its own."""
     rates = [group["lr"] for group in state.optimizer.param_groups]
     return dict(zip(("lr", "lr_head"), rates, strict=False))
@@ -282,10 +284,10 @@ def _logged(scores: dict[str, Any], task: str) -> dict[str, float]:
 
 
 def _close_epoch(
-    state: Fit,
+    state: TrainingState,
     line: dict[str, float],
     scores: dict[str, Any],
-    save_best: Callable[[Fit, dict[str, Any]], None],
+    save_best: Callable[[TrainingState, dict[str, Any]], None],
 ) -> None:
     state.epoch += 1
     state.log.append(line)
@@ -297,7 +299,7 @@ def _close_epoch(
     save_best(state, scores)
 
 
-def _is_stale(state: Fit) -> bool:
+def _is_stale(state: TrainingState) -> bool:
     return 0 < state.options.early_stopping <= state.stale_epochs
 
 
@@ -314,7 +316,7 @@ def _write_events(writer: SummaryWriter, line: dict[str, float]) -> None:
     writer.flush()
 
 
-def save_state(state: Fit, folder: Path) -> None:
+def save_state(state: TrainingState, folder: Path) -> None:
     """Write `last.pt`, then `log.jsonl`, each whole or not at all."""
     values = {
         "model": state.model.state_dict(),
@@ -351,7 +353,7 @@ def _read_state(path: Path, device: torch.device) -> dict[str, Any]:
 _STATE = {"model", "optimizer", "schedule", "scaler", "average", "epoch", "best_score", "log"}
 
 
-def load_state(state: Fit, folder: Path) -> None:
+def load_state(state: TrainingState, folder: Path) -> None:
     """Continue from `last.pt`. A run killed before its first epoch ended starts anew.
 
     Raises:

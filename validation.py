@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from datasets.annotations import Record
 from evaluation.metrics import classification_scores, multilabel_scores, regression_scores
 from evaluation.predictions import PredictionTable
-from labels.emotions import place
+from labels.emotions import class_index
 from media.adaptation import VOICE_SECONDS, Prior, Reference
 from models import EmotionModel
 from system.files import printable, replacing
@@ -317,7 +317,7 @@ def _known_columns(records: Sequence[Record]) -> list[str]:
 
 def _label(record: Record, target: np.ndarray, class_names: tuple[str, ...]) -> int:
     """The class of the record's own label; the most probable target where that is no class."""
-    index = place(record.label, class_names)
+    index = class_index(record.label, class_names)
     return int(target.argmax()) if index is None else index
 
 

@@ -31,7 +31,7 @@ _SUBSET_NAMES = {"train": "training", "val": "validation", "valid": "validation"
 
 @dataclass(frozen=True)
 class Record:
-    """A labelled stretch of a corpus.
+    """A labelled segment of a corpus.
 
     Args:
         video: file of the pictures (also a still, or legacy `.npy` faces); empty if there are none.

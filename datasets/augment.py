@@ -139,7 +139,7 @@ def _tilted(signal: np.ndarray, coefficient: float) -> np.ndarray:
 def mask_spectrogram(
     inputs: dict[str, torch.Tensor], options: AugmentOptions, rng: np.random.Generator
 ) -> dict[str, torch.Tensor]:
-    """Two bands and two stretches of time set to the spectrogram's mean.
+    """Two bands and two spans of time set to the spectrogram's mean.
 
     Of blocks (K, n_mels, L) what is recognised changes, which may reach over several of them.
     """

@@ -31,9 +31,9 @@ from datasets.fingerprints import (
 )
 from datasets.preparation import STORE_NAME
 from datasets.recordings import read_source
+from datasets.segments import outside
 from datasets.store import ClipStore
-from datasets.stretches import outside
-from labels.emotions import place, resolve_classes
+from labels.emotions import class_index, resolve_classes
 from labels.ravdess_names import read_ravdess_name
 from media.configuration import ClipConfig
 from media.errors import MediaError
@@ -261,10 +261,12 @@ def _find_length_gaps(pairs: Iterable[tuple[Record, Content]]) -> list[Fault]:
 
 def _find_label_faults(records: Sequence[Record], class_names: tuple[str, ...]) -> list[Fault]:
     labels = {record.label for record in records}
-    strange = sorted(label for label in labels if place(label, class_names) is None)
+    strange = sorted(label for label in labels if class_index(label, class_names) is None)
     faults = [Fault("labels", f"the checkpoint has no place for {label}") for label in strange]
     known = {
-        class_names[i] for i in (place(label, class_names) for label in labels) if i is not None
+        class_names[i]
+        for i in (class_index(label, class_names) for label in labels)
+        if i is not None
     }
     if len(known) < 2:
         return faults

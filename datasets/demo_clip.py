@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 from scipy import signal
 
-from datasets.talking import smoothstep
+from datasets.mouth_opening import smoothstep
 from system.files import replacing
 
 PORTRAIT = Path(__file__).parent / "demo" / "portrait.jpg"

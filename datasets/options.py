@@ -39,8 +39,8 @@ class AugmentOptions:
         noise: probability of tilted noise at 5 to 30 dB below the sound.
         tilt: largest spectral tilt (coefficient of a first-order filter).
         talk: probability that blendshapes are moved as by speech.
-        mask_mels, mask_frames: widest of two bands and two stretches that are blanked (SpecAugment,
-            Park et al., Interspeech 2019).
+        mask_mels, mask_frames: widest of two bands and two spans of time that are blanked
+            (SpecAugment, Park et al., Interspeech 2019).
     """
 
     flip: float = 0.5

@@ -10,7 +10,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from datasets.annotations import Record
-from datasets.cluster import spread_work
+from datasets.parallel import spread_work
 from datasets.recordings import add_voice, is_silent, read_source
 from datasets.sources import Source, SourceLedger, read_source_hash
 from datasets.store import StoreWriter
@@ -28,7 +28,7 @@ Decoded = tuple[str, Recording | str, Source | None, list[str]]
 
 
 @dataclass(frozen=True)
-class Finding:
+class DetectionOptions:
     """How faces and their points are found.
 
     Args:
@@ -49,7 +49,7 @@ def prepare_records(  # noqa: PLR0913 - most are optional
     records: Sequence[Record],
     folder: Path,
     config: ClipConfig,
-    finding: Finding | None = None,
+    finding: DetectionOptions | None = None,
     workers: int = 1,
     ray_address: str | None = None,
     tell: Callable[[str], None] | None = None,
@@ -73,7 +73,7 @@ def prepare_records(  # noqa: PLR0913 - most are optional
         ValueError: the folder holds a store prepared with other constants, or no Ray is there.
     """
     failures: dict[str, str] = {}
-    finding = finding or Finding()
+    finding = finding or DetectionOptions()
     detector = finding.detector or config.detector
     work = partial(_decode, config=config, detector_name=detector, finding=finding)
     with StoreWriter(folder, config) as writer:
@@ -113,7 +113,9 @@ def _add_hash(record: Record, ledger: SourceLedger) -> None:
         ledger.add(read_source_hash(record))
 
 
-def _decode(record: Record, config: ClipConfig, detector_name: str, finding: Finding) -> Decoded:
+def _decode(
+    record: Record, config: ClipConfig, detector_name: str, finding: DetectionOptions
+) -> Decoded:
     notes: list[str] = []
     try:
         recording = read_source(

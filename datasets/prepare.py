@@ -18,14 +18,14 @@ from pathlib import Path
 from datasets.annotations import Record, tell_spellings, write_annotations
 from datasets.corpora import CORPORA, read_corpus
 from datasets.corpus_flags import add_corpus_flags, corpus_identity, read_corpus_flags
+from datasets.mouth_opening import load_landmarker, write_mouth_openings
 from datasets.ownership import claim_folder
-from datasets.preparation import STORE_NAME, Finding, prepare_records
+from datasets.preparation import STORE_NAME, DetectionOptions, prepare_records
 from datasets.recordings import DLIB, MESH, load_finder
+from datasets.segments import drop_outside
 from datasets.split_flags import add_split_flags, split_records
 from datasets.splits import check_speakers, without_speakers
 from datasets.store import ClipStore, lacks
-from datasets.stretches import drop_outside
-from datasets.talking import load_landmarker, write_talking
 from datasets.trimming import trim_silence
 from media.configuration import ClipConfig
 from media.landmarks import LandmarkTrack
@@ -52,7 +52,7 @@ def prepare(options: argparse.Namespace) -> int:
     detector = "whole" if CORPORA[options.corpus].cropped_faces else options.detector
     workers, folder = options.workers, out / STORE_NAME
     points = options.landmarks if options.landmarks in (DLIB, MESH) else ""
-    finding = Finding(detector, points, options.mesh, _known_tracks(options, records))
+    finding = DetectionOptions(detector, points, options.mesh, _known_tracks(options, records))
     for name, wanted in (("landmarks", options.landmarks), ("blendshapes", options.mesh)):
         if wanted and lacks(folder, name):
             raise OptionError(
@@ -69,7 +69,7 @@ def prepare(options: argparse.Namespace) -> int:
     failures = prepare_all(records, ray_address=options.ray)
     records = drop_outside(records, ClipStore(folder).duration, failures)
     if options.talking:
-        copies = write_talking(records, folder, out / "talking", workers)
+        copies = write_mouth_openings(records, folder, out / "talking", workers)
         failures |= prepare_all(copies)
         print(f"{len(copies)} of the training pictures a second time, with the mouth opened")
         records += [copy for copy in copies if copy.key not in failures]

@@ -21,10 +21,10 @@ from datasets.augment import (
     swap_identity,
 )
 from datasets.mean_faces import MeanFaces
+from datasets.mouth_blendshapes import talk
 from datasets.store import ClipStore, lacks_voice
-from datasets.talking_blendshapes import talk
 from datasets.targets import target_of
-from labels.emotions import place
+from labels.emotions import class_index
 from media.adaptation import REFERRED, Prior, relative_to
 from media.clip import SOUND_FIELDS, Clip, Window, tile_windows
 from media.configuration import STORED, ClipConfig
@@ -94,8 +94,8 @@ class SampleOptions:
         priors: of models with speaker adaptation, by modality: the mean that stands for somebody
             new.
         adapt: in scoring, learn each speaker's own face as the records go by.
-        lenders: where a record lacks a modality that the model takes, one of these of the same
-            label and subset lends its own, drawn anew for each sample in training.
+        pairing: records of which one of the same label and subset gives its own where a record
+            lacks a modality that the model takes, drawn anew for each sample in training.
         seed: of every draw, with the epoch and the record.
         task: what `target` is, see `datasets.targets`.
         encode: gives the inputs of speech for a recording's key and a clip of it, in the place of
@@ -107,7 +107,7 @@ class SampleOptions:
     augment: AugmentOptions | None = None
     priors: Mapping[str, Prior] = field(default_factory=dict)
     adapt: bool = False
-    lenders: Sequence[Record] = ()
+    pairing: Sequence[Record] = ()
     seed: int = 1
     task: str = "classification"
     encode: Callable[[str, Clip, ClipConfig], dict[str, torch.Tensor]] | None = None
@@ -145,7 +145,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
             target = target_of(record, options.task, class_names)
             if target is not None and any(stores.has(record.key, m) for m in modalities):
                 self.records.append(record)
-                self.labels.append(place(record.label, class_names) or 0)
+                self.labels.append(class_index(record.label, class_names) or 0)
                 self._targets.append(target)
         if not self.records:
             wanted = "one of the labels" if self.task == "classification" else "all the targets"
@@ -156,7 +156,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
         self._stores, self.config, self.class_names = stores, config, class_names
         self._modalities, self._options = modalities, options
         self.epoch = 0
-        self._lenders = self._group_lenders()
+        self._pairing = self._group_pairing_records()
         self._items = self._list_items()
         self._mean_faces = self._measure_faces()
         landmarks = self._mean_faces.get("landmarks")
@@ -195,9 +195,9 @@ class ClipDataset(Dataset[dict[str, Any]]):
             length = round(window.end - window.start, 2)
             config = self.config.over(length) if self._whole else self.config
             clip = self._cut(record, window, config)
-        for modality in self._modalities if self._lenders else ():
+        for modality in self._modalities if self._pairing else ():
             if not self._stores.has(record.key, modality):
-                clip = self._lend(clip, record, modality, rng)
+                clip = self._pair(clip, record, modality, rng)
         inputs = self._to_inputs(clip, config, record, rng)
         inputs = self._mirror(self._refer(inputs, index, rng), rng)
         return {
@@ -327,27 +327,27 @@ class ClipDataset(Dataset[dict[str, Any]]):
             return Window(start, start + length)
         return Window(start, end, partial=True)
 
-    def _group_lenders(self) -> dict[tuple[str, str, int | None], list[Record]]:
-        """Records that can lend a modality, by (modality, subset, class)."""
+    def _group_pairing_records(self) -> dict[tuple[str, str, int | None], list[Record]]:
+        """Records that can give a modality, by (modality, subset, class)."""
         groups: dict[tuple[str, str, int | None], list[Record]] = defaultdict(list)
-        for record in self._options.lenders:
+        for record in self._options.pairing:
             for modality in self._modalities:
                 if self._stores.has(record.key, modality):
-                    label = place(record.label, self.class_names)
+                    label = class_index(record.label, self.class_names)
                     groups[modality, record.subset, label].append(record)
         return groups
 
-    def _lend(self, clip: Clip, record: Record, modality: str, rng: np.random.Generator) -> Clip:
+    def _pair(self, clip: Clip, record: Record, modality: str, rng: np.random.Generator) -> Clip:
         """The clip with the modality of a record of the same label; unchanged where there is none.
 
-        A still lends its picture to the whole window.
+        A still gives its picture to the whole window.
         """
-        label = place(record.label, self.class_names)
-        lenders = self._lenders.get((modality, record.subset, label))
-        if not lenders:
+        label = class_index(record.label, self.class_names)
+        pairing = self._pairing.get((modality, record.subset, label))
+        if not pairing:
             return clip
-        lender = lenders[rng.integers(len(lenders))]
-        other = self._cut(lender, self._random_window(lender, rng), self.config)
+        partner = pairing[rng.integers(len(pairing))]
+        other = self._cut(partner, self._random_window(partner, rng), self.config)
         if modality == "speech":
             return replace(clip, **{name: getattr(other, name) for name in SOUND_FIELDS})
         if modality == "landmarks":
@@ -356,7 +356,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
             values, known = other.blendshapes, other.blendshapes_mask
             return replace(clip, blendshapes=values, blendshapes_mask=known)
         faces, mask = other.faces, other.face_mask
-        if self._stores.of(lender.key).count(lender.key, "faces") == 1:
+        if self._stores.of(partner.key).count(partner.key, "faces") == 1:
             faces = np.repeat(faces[mask.argmax()][None], len(faces), axis=0)
             mask = np.ones_like(mask)
         return replace(clip, faces=faces, face_mask=mask, face_id=other.face_id)

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from datasets.annotations import SUBSETS, Record
-from labels.emotions import place
+from labels.emotions import class_index
 from system.errors import OptionError
 
 
@@ -44,7 +44,7 @@ def find_gaps(
         if not present:
             gaps.append(f"no record is for {subset}: {_CONSEQUENCES[subset]}")
             continue
-        found = {place(record.label, tuple(class_names)) for record in present}
+        found = {class_index(record.label, tuple(class_names)) for record in present}
         missing = [name for i, name in enumerate(class_names) if i not in found]
         if missing:
             gaps.append(f"{subset} has no record of {', '.join(missing)}")

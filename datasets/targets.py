@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from datasets.annotations import Record
-from labels.emotions import canonical, place
+from labels.emotions import canonical, class_index
 
 PREFIX = "target_"  # of the manifest's columns
 
@@ -52,7 +52,7 @@ def target_of(record: Record, task: str, names: tuple[str, ...]) -> np.ndarray |
         ValueError: a value that is no number, or a mark outside 0 to 1.
     """
     if task == "classification":
-        return None if place(record.label, names) is None else soft_target(record, names)
+        return None if class_index(record.label, names) is None else soft_target(record, names)
     texts = [record.extra.get(f"{PREFIX}{name}", "") for name in names]
     if not all(texts):
         return None
@@ -66,11 +66,11 @@ def soft_target(record: Record, class_names: tuple[str, ...]) -> np.ndarray:
     """(C,) float32 probabilities: vote shares among the classes, or 1 for the label."""
     target = np.zeros(len(class_names), dtype=np.float32)
     for name, share in record.soft.items():
-        index = place(name, class_names)
+        index = class_index(name, class_names)
         if index is not None:
             target[index] += share
     if target.sum() <= 0:
-        target[place(record.label, class_names) or 0] = 1.0
+        target[class_index(record.label, class_names) or 0] = 1.0
     return target / target.sum()
 
 

@@ -22,7 +22,7 @@ from evaluation.decisions import MEASURE_NAMES, MEASURES, Decisions, compare_pai
 from evaluation.predictions import write_rows
 from evaluation.rules import FITTED_METHODS, METHODS
 from evaluation.score_tables import ScoreTable, read_labels, read_score_table
-from labels.emotions import place
+from labels.emotions import class_index
 from system.command_line import OneLineParser, exit_status
 from system.files import write_json
 
@@ -248,7 +248,7 @@ def _told(
 def _target(name: str, label: str, class_names: Sequence[str]) -> int:
     if not label:
         return -1
-    index = place(label, tuple(class_names))
+    index = class_index(label, tuple(class_names))
     if index is None:
         raise ValueError(
             f"the clip '{name}' is labelled '{label}', an unknown class; the tables have "

@@ -162,7 +162,7 @@ def _resplit(records: list[Record], options: ExperimentOptions, fold: int) -> li
 
 
 def _pool(folder: Path, folds: list[_Fold]) -> None:
-    """All test predictions as those of one run, and the scores by fold with mean and deviation."""
+    """All test predictions as those of one run; scores by fold, mean and standard deviation."""
     for pattern in (f"predictions_{_POOLED}*.csv", f"windows_{_POOLED}.csv"):
         for first in folds[0].folder.glob(pattern):
             paths = {fold.folder.name: fold.folder / first.name for fold in folds}

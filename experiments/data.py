@@ -8,8 +8,8 @@ from pathlib import Path
 from datasets.annotations import Record, read_annotations, tell_spellings
 from datasets.preparation import STORE_NAME, prepare_records
 from datasets.samples import StoreSet
+from datasets.segments import check_segments
 from datasets.splits import check_speakers
-from datasets.stretches import check_stretches
 from experiments.initialisation import default_face_size
 from experiments.options import ExperimentOptions
 from media.configuration import ClipConfig
@@ -19,7 +19,9 @@ _LOG = logging.getLogger(__name__)
 
 
 def read_data(all_options: ExperimentOptions) -> tuple[list[Record], list[Record], StoreSet]:
-    """Records, those that only lend, and the stores of both, prepared here where they were not.
+    """Records, those that are only paired with them, and the stores of both.
+
+    Recordings that were not prepared are prepared here.
 
     Raises:
         ValueError: data and options that do not go together.
@@ -27,9 +29,9 @@ def read_data(all_options: ExperimentOptions) -> tuple[list[Record], list[Record
     options = all_options.data
     face_size = options.sample_size or default_face_size(all_options.model)
     records: list[Record] = []
-    lenders: list[Record] = []
+    pairing: list[Record] = []
     folders = []
-    for group, paths in ((records, options.annotation_path), (lenders, options.pair_with)):
+    for group, paths in ((records, options.annotation_path), (pairing, options.pair_with)):
         for path in map(Path, paths):
             found, folder = _read_annotated(path, face_size)
             group += found
@@ -37,7 +39,7 @@ def read_data(all_options: ExperimentOptions) -> tuple[list[Record], list[Record
     records = [record for record in records if options.dataset in (None, record.dataset)]
     if not records:
         raise ValueError(f"no records of dataset {options.dataset} in {options.annotation_path}")
-    check_speakers([*records, *lenders])
+    check_speakers([*records, *pairing])
     stores = StoreSet(folders)
     if options.sample_size not in (None, stores.config.face_size):
         raise OptionError(
@@ -47,9 +49,9 @@ def read_data(all_options: ExperimentOptions) -> tuple[list[Record], list[Record
         )
     for line in tell_spellings(records):
         _LOG.info(line)
-    records, lenders = _held(records, stores), _held(lenders, stores)
-    check_stretches([*records, *lenders], lambda key: stores.of(key).duration(key))
-    return records, lenders, stores
+    records, pairing = _held(records, stores), _held(pairing, stores)
+    check_segments([*records, *pairing], lambda key: stores.of(key).duration(key))
+    return records, pairing, stores
 
 
 def _read_annotated(path: Path, face_size: int) -> tuple[list[Record], Path]:

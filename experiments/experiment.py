@@ -46,7 +46,7 @@ class Experiment:
     folder: Path
     device: torch.device
     records: list[Record]
-    lenders: list[Record]
+    pairing: list[Record]
     stores: StoreSet
     checkpoint: Checkpoint
     kept: KeptBlocks | None = None
@@ -78,7 +78,7 @@ class Experiment:
                 whole=data.whole_clips,
                 priors=self.checkpoint.priors,
                 adapt=data.adapt == "recording",
-                lenders=self.lenders,
+                pairing=self.pairing,
                 seed=self.options.train.manual_seed,
                 task=self.checkpoint.task,
                 encode=self._encode(train),
@@ -86,10 +86,10 @@ class Experiment:
         )
 
     def _encode(self, train: bool) -> Callable[[str, Clip, ClipConfig], dict[str, Tensor]] | None:
-        """Keeps what a frozen encoder makes of the sound, where that is not augmented or lent."""
+        """Keeps what a frozen encoder makes of sound that is neither augmented nor paired."""
         encoder = self.model.block_encoder()
         context = self.checkpoint.clip_config.speech_context_seconds
-        if encoder is None or not context or self.lenders:
+        if encoder is None or not context or self.pairing:
             return None
         changes = self.options.data.build() if train else None
         trained = any(parameter.requires_grad for parameter in encoder.encoder.parameters())
@@ -171,7 +171,7 @@ def build_experiment(
     Raises:
         ValueError: data, options and checkpoints that do not go together.
     """
-    records, lenders, stores = read_data(options)
+    records, pairing, stores = read_data(options)
     records = resplit(records) if resplit else records
     device = pick_device(options.run.device)
     if options.train.no_train:
@@ -185,7 +185,7 @@ def build_experiment(
     if checkpoint.task == "classification" and unplaced:
         _LOG.info(f"left out: {unplaced}, which are not among the classes")
     checkpoint.model.to(device)
-    return Experiment(options, folder, device, records, lenders, stores, checkpoint)
+    return Experiment(options, folder, device, records, pairing, stores, checkpoint)
 
 
 def _find_priors(

@@ -24,7 +24,14 @@ from optim.losses import Criterion, balanced_weights, build_criterion, class_log
 from reports.plots import plot_learning_curves, write_figure
 from system.errors import OptionError
 from system.memory import fits_in_memory, keep_freed_memory, largest_batch, runs_on_device
-from training import Fit, build_fit, fit, load_state, train_on_batch, update_weights
+from training import (
+    TrainingState,
+    build_training_state,
+    fit,
+    load_state,
+    train_on_batch,
+    update_weights,
+)
 from validation import evaluate, predict
 
 _LOG = logging.getLogger(__name__)
@@ -47,7 +54,7 @@ def train_model(experiment: Experiment) -> None:
     _settle_batch_size(experiment, criterion, dataset)
     train_loader = experiment.train_loader(dataset)
     keep_freed_memory()
-    state = build_fit(
+    state = build_training_state(
         model, criterion, _fit_options(experiment), experiment.device, len(train_loader)
     )
     if resumed:
@@ -122,7 +129,7 @@ def _settle_batch_size(experiment: Experiment, criterion: Criterion, dataset: Cl
         """On a copy, so that neither weights nor random draws of the run are touched."""
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             model = copy.deepcopy(experiment.model)
-            state = build_fit(model, criterion, _fit_options(experiment), device, 1)
+            state = build_training_state(model, criterion, _fit_options(experiment), device, 1)
             model.train()
             train_on_batch(state, collate([dataset[i % min(8, len(dataset))] for i in range(size)]))
             update_weights(state)
@@ -171,7 +178,7 @@ def _fit_combination(experiment: Experiment) -> None:
     _write_best(experiment, experiment.model, {"validation": scores})
 
 
-def _save(experiment: Experiment, state: Fit, scores: dict[str, Any]) -> None:
+def _save(experiment: Experiment, state: TrainingState, scores: dict[str, Any]) -> None:
     _write_best(
         experiment, state.evaluated_model, {"epoch": state.epoch, "validation": scores or None}
     )
@@ -186,7 +193,7 @@ def _write_best(experiment: Experiment, model: EmotionModel, info: dict[str, Any
 def _provenance(experiment: Experiment) -> dict[str, Any]:
     """What the weights saw: the records of training, and all that pretrained parts saw."""
     train, model = experiment.options.train, experiment.model
-    used = [r for r in [*experiment.records, *experiment.lenders] if r.subset == "training"]
+    used = [r for r in [*experiment.records, *experiment.pairing] if r.subset == "training"]
     corpora = {record.dataset or "own" for record in used} | set(pretraining_data(model, train))
     own = {
         "corpora": corpora,

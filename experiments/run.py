@@ -10,7 +10,7 @@ from checkpoints.checkpoint import load_checkpoint
 from experiments.experiment import BEST, Experiment, Resplit, build_experiment, run_folder
 from experiments.fitting import train_model
 from experiments.options import ExperimentOptions
-from experiments.scoring import Scored, write_scores
+from experiments.scoring import EvaluationJob, write_scores
 
 _SUBSETS = {"val": "validation", "test": "testing"}
 
@@ -51,7 +51,7 @@ def _report(experiment: Experiment) -> None:
         best = experiment.folder / BEST
         adapt = experiment.options.data.adapt == "recording"
         seed = experiment.options.train.manual_seed
-        scored = Scored(
+        scored = EvaluationJob(
             experiment.checkpoint, best, experiment.device, loaders, adapt=adapt, seed=seed
         )
         write_scores(scored)

@@ -41,7 +41,7 @@ Loader = DataLoader[dict[str, Any]]
 
 
 @dataclass(frozen=True)
-class Scored:
+class EvaluationJob:
     """A model and the records that it is scored on.
 
     Args:
@@ -62,7 +62,7 @@ class Scored:
     seed: int = 0
 
 
-def write_scores(run: Scored) -> None:
+def write_scores(run: EvaluationJob) -> None:
     """Predict every subset, calibrate on validation, and write tables, scores and figures."""
     folder, checkpoint = run.path.parent, run.checkpoint
     model, task = checkpoint.model, checkpoint.task
@@ -87,7 +87,7 @@ def write_scores(run: Scored) -> None:
     write_run_report(folder)
 
 
-def _voices(run: Scored, loader: Loader) -> Tensor | None:
+def _voices(run: EvaluationJob, loader: Loader) -> Tensor | None:
     if not run.adapt:
         return None
     speakers = [record.speaker for record in _dataset(loader).records]
@@ -127,7 +127,7 @@ def _write_mistakes(predictions: Predictions, dataset: ClipDataset, path: Path) 
             np.savez_compressed(file, faces=np.stack(strips), clip=np.array(kept))
 
 
-def _write_cost(run: Scored, sample: dict[str, Tensor]) -> None:
+def _write_cost(run: EvaluationJob, sample: dict[str, Tensor]) -> None:
     """`run.json`: what the model is; `efficiency.json`: how fast it is on this device."""
     checkpoint, model = run.checkpoint, run.checkpoint.model
     inputs = {name: value.to(run.device) for name, value in sample.items()}

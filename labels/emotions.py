@@ -66,7 +66,7 @@ def resolve_classes(wanted: str, present: Iterable[str]) -> tuple[str, ...]:
     return classes
 
 
-def place(label: str, classes: tuple[str, ...]) -> int | None:
+def class_index(label: str, classes: tuple[str, ...]) -> int | None:
     """Index of a label among the classes, merged where the set has no place for it, or None."""
     for name in (label, _MERGED.get(label)):
         if name in classes:
@@ -76,5 +76,5 @@ def place(label: str, classes: tuple[str, ...]) -> int | None:
 
 def describe_unplaced(labels: Iterable[str], classes: tuple[str, ...]) -> str:
     """How many labels have no place among the classes, by name: `81 boredom, 3 contempt`."""
-    counts = Counter(label for label in labels if place(label, classes) is None)
+    counts = Counter(label for label in labels if class_index(label, classes) is None)
     return ", ".join(f"{count} {label}" for label, count in sorted(counts.items()))

@@ -22,7 +22,7 @@ LONGEST_NAME = 200  # bytes; file systems take 255, and suffixes are added
 
 
 @dataclass(frozen=True)
-class Listed:
+class MediaItem:
     """A recording to read.
 
     Args:
@@ -40,7 +40,7 @@ def list_media(
     speaker_column: str | None = None,
     by_folder: bool = False,
     say: Callable[[str], None] | None = None,
-) -> list[Listed]:
+) -> list[MediaItem]:
     """Recordings in order: files, media files of folders, matches of globs, rows of tables.
 
     Args:
@@ -55,7 +55,7 @@ def list_media(
         found = [item for name in patterns for item in _read_table(Path(name), speaker_column)]
     else:
         paths = [path for pattern in patterns for path in _matches(pattern, say)]
-        found = [Listed(p, str(p.resolve().parent) if by_folder else None) for p in paths]
+        found = [MediaItem(p, str(p.resolve().parent) if by_folder else None) for p in paths]
     return list({where(item.path): item for item in found}.values())
 
 
@@ -77,7 +77,7 @@ def _matches(pattern: str, say: Callable[[str], None] | None) -> list[Path]:
     return matches
 
 
-def _read_table(path: Path, speaker_column: str) -> list[Listed]:
+def _read_table(path: Path, speaker_column: str) -> list[MediaItem]:
     if path.suffix.lower() != ".csv" or not path.is_file():
         raise OptionError(
             f"a column of speakers is one of CSV tables, and {path} is none",
@@ -90,7 +90,7 @@ def _read_table(path: Path, speaker_column: str) -> list[Listed]:
             there = ", ".join(table.columns)
             raise ValueError(f"{path} has no column {column!r}; it has: {there}")
     found = [
-        Listed(path.parent / row[MEDIA_COLUMN], row[speaker_column] or None)
+        MediaItem(path.parent / row[MEDIA_COLUMN], row[speaker_column] or None)
         for _, row in table.rows
         if row[MEDIA_COLUMN]
     ]

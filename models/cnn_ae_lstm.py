@@ -35,7 +35,7 @@ class CNNAutoencoderLSTM(EmotionModel):
         bidirectional: of the LSTM.
         model_variant: `lstm` takes the LSTM's last states, `attention` pools all of its steps by
             learned weights, `3dcnn` convolves space and time together and has no LSTM.
-        noise: deviation of what is added to the normalised features in training.
+        noise: standard deviation of what is added to the normalised features in training.
         dropout: before the classifier.
     """
 

@@ -77,22 +77,22 @@ class Schedule:
         warm = self._warm_steps
         if self._steps < warm:
             return (self._steps + 1) / (warm + 1)
-        return SCHEDULES[self._options.lr_schedule](self._place)
+        return SCHEDULES[self._options.lr_schedule](self._progress)
 
     @property
     def _warm_steps(self) -> int:
         return round(self._options.warmup_epochs * self._epoch_steps)
 
     @property
-    def _place(self) -> Place:
+    def _progress(self) -> Progress:
         options, warm = self._options, self._warm_steps
         total = options.n_epochs * self._epoch_steps - warm
-        return Place(self._steps - warm, max(1, total), self._steps, self._epoch_steps, options)
+        return Progress(self._steps - warm, max(1, total), self._steps, self._epoch_steps, options)
 
     def _cycle_momentum(self) -> None:
         """Momentum falls where the rate rises."""
         low, high = _MOMENTA
-        rise, down = _phases(self._place)
+        rise, down = _phases(self._progress)
         momentum = _between(high, low, rise) if down is None else _between(low, high, down)
         for group in self._optimizer.param_groups:
             if "betas" in group:
@@ -102,7 +102,7 @@ class Schedule:
 
 
 @dataclass(frozen=True)
-class Place:
+class Progress:
     """Where training stands.
 
     Args:
@@ -119,31 +119,31 @@ class Place:
     options: ScheduleOptions
 
 
-def _step_factor(place: Place) -> float:
-    epochs = place.step // place.epoch_steps
-    return _LOWER ** sum(epoch <= epochs for epoch in place.options.lr_steps)
+def _step_factor(progress: Progress) -> float:
+    epochs = progress.step // progress.epoch_steps
+    return _LOWER ** sum(epoch <= epochs for epoch in progress.options.lr_steps)
 
 
-def _cosine_factor(place: Place) -> float:
-    return _between(1.0, 0.0, min(1.0, place.done / place.total))
+def _cosine_factor(progress: Progress) -> float:
+    return _between(1.0, 0.0, min(1.0, progress.done / progress.total))
 
 
-def _restart_factor(place: Place) -> float:
+def _restart_factor(progress: Progress) -> float:
     """Cosine that starts again (Loshchilov and Hutter, SGDR, ICLR 2017), each time as long."""
-    period = place.options.restart_epochs * place.epoch_steps
-    return _between(1.0, 0.0, place.done % period / period)
+    period = progress.options.restart_epochs * progress.epoch_steps
+    return _between(1.0, 0.0, progress.done % period / period)
 
 
-def _onecycle_factor(place: Place) -> float:
-    rise, down = _phases(place)
+def _onecycle_factor(progress: Progress) -> float:
+    rise, down = _phases(progress)
     return _between(_START, 1.0, rise) if down is None else _between(1.0, _END, down)
 
 
-def _phases(place: Place) -> tuple[float, float | None]:
+def _phases(progress: Progress) -> tuple[float, float | None]:
     """How far one cycle has risen, 0 to 1, and how far it has come down: None while it rises."""
-    top = max(_RISE * (place.total + 1) - 1, 1e-9)
-    done = min(max(place.done, 0), place.total)
-    return (done / top, None) if done <= top else (1.0, (done - top) / (place.total - top))
+    top = max(_RISE * (progress.total + 1) - 1, 1e-9)
+    done = min(max(progress.done, 0), progress.total)
+    return (done / top, None) if done <= top else (1.0, (done - top) / (progress.total - top))
 
 
 def _between(first: float, last: float, share: float) -> float:
@@ -151,7 +151,7 @@ def _between(first: float, last: float, share: float) -> float:
     return last + (first - last) * (1 + math.cos(math.pi * share)) / 2
 
 
-SCHEDULES: dict[str, Callable[[Place], float]] = {
+SCHEDULES: dict[str, Callable[[Progress], float]] = {
     "constant": lambda _: 1.0,
     "step": _step_factor,
     "plateau": lambda _: 1.0,

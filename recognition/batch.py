@@ -21,7 +21,7 @@ from typing import Any
 from tqdm import tqdm
 
 from media.errors import MediaError
-from media.listing import SUMMARY_NAME, Listed, list_media, output_names, where
+from media.listing import SUMMARY_NAME, MediaItem, list_media, output_names, where
 from recognition.options import InferenceOptions
 from recognition.session import Session
 from system.command_line import describe_unexpected, print_error
@@ -59,7 +59,7 @@ class Outcome:
 def infer_files(
     settings: InferenceOptions,
     session: Session,
-    listed: Sequence[Listed],
+    listed: Sequence[MediaItem],
 ) -> int:
     """Write the timeline of each recording. Returns the exit status.
 
@@ -80,7 +80,7 @@ def infer_files(
     return 0 if not failed else (2 if failed == len(listed) else 1)
 
 
-def list_recordings(settings: InferenceOptions) -> list[Listed]:
+def list_recordings(settings: InferenceOptions) -> list[MediaItem]:
     """The recordings that the command line names, once it is known that outputs can be written.
 
     Raises:
@@ -117,7 +117,7 @@ def _check_writable(folder: Path) -> None:
 
 def _infer_one(
     session: Session,
-    item: Listed,
+    item: MediaItem,
     base: Path,
     settings: InferenceOptions,
 ) -> Outcome:
@@ -154,7 +154,7 @@ def _naming_file(text: str, path: Path) -> str:
     return text if path.name in text else f"{printable(path)}: {text}"
 
 
-def _run_with_bar(session: Session, item: Listed) -> Timeline:
+def _run_with_bar(session: Session, item: MediaItem) -> Timeline:
     form = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
     name = printable(item.path.name)
     with tqdm(total=1.0, desc=name, bar_format=form, leave=False, disable=None) as bar:
@@ -197,7 +197,7 @@ def _files_of(base: Path) -> list[Path]:
 
 
 def _finished(
-    session: Session, item: Listed, base: Path, settings: InferenceOptions
+    session: Session, item: MediaItem, base: Path, settings: InferenceOptions
 ) -> Timeline | None:
     """The timeline of an earlier run, if the same command on the same file would repeat it."""
     table, content, plot = _files_of(base)

@@ -13,7 +13,7 @@ _UNITS["file_bytes"] = "bytes"
 
 
 def recommend(analysis: dict[str, Any], points: float = 2.0) -> list[str]:
-    """Sentences: the best score, the cheapest model not told apart from it, the cheapest near it.
+    """Sentences: the best score, the cheapest model that is as good, the cheapest near it.
 
     Args:
         analysis: of `compare_runs`.
@@ -41,7 +41,7 @@ def recommend(analysis: dict[str, Any], points: float = 2.0) -> list[str]:
             "test does not reach 5 %; that counts as worse here."
         )
     if not worse and not apart:
-        sentences.append("No other model is told apart from it at 5 %.")
+        sentences.append("No other model differs from it significantly at 5 %.")
     if analysis["cost"] is None:
         return [*sentences, "No cost is known of all models, so none can be recommended by cost."]
     key = analysis["cost"]["key"]

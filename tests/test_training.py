@@ -21,7 +21,7 @@ from optim.losses import build_criterion
 from optim.options import FitOptions, LossOptions
 from tests.builders import make_corpus
 from tests.runs import QUICK, no_scores, train, weights_of
-from training import build_fit, train_one_epoch
+from training import build_training_state, train_one_epoch
 
 __all__ = ["no_scores"]
 ROOT = Path(__file__).parent.parent
@@ -199,7 +199,7 @@ def _linear() -> _Linear:
 def _one_epoch(batches: list[dict[str, Any]], **options: Any) -> training.Fit:
     train = FitOptions(lr_schedule="constant", learning_rate=0.1, dampening=0.0, **options)
     criterion = build_criterion("classification")
-    state = build_fit(_linear(), criterion, train, torch.device("cpu"), len(batches))
+    state = build_training_state(_linear(), criterion, train, torch.device("cpu"), len(batches))
     train_one_epoch(state, batches)  # type: ignore[arg-type]
     return state
 
@@ -225,7 +225,7 @@ def test_accumulated_batches_make_the_step_of_one_large_batch() -> None:
 def test_a_schedule_counts_steps_and_not_batches() -> None:
     options = FitOptions(lr_schedule="cosine", learning_rate=0.1, n_epochs=2, accumulate=2)
     batches = [_batches(seed)[0] for seed in range(3)]
-    state = build_fit(
+    state = build_training_state(
         _linear(), build_criterion("classification"), options, torch.device("cpu"), len(batches)
     )
     train_one_epoch(state, batches)  # type: ignore[arg-type]
@@ -245,30 +245,38 @@ def test_the_gradient_is_clipped_once_it_is_complete() -> None:
 def test_the_head_may_learn_at_a_rate_of_its_own() -> None:
     model = _linear()
     options = FitOptions(lr_schedule="constant", lr_backbone=1e-3, lr_head=1e-2)
-    state = build_fit(model, build_criterion("classification"), options, torch.device("cpu"), 1)
+    state = build_training_state(
+        model, build_criterion("classification"), options, torch.device("cpu"), 1
+    )
     backbone, head = state.optimizer.param_groups
     assert {id(p) for p in head["params"]} == {id(p) for p in model.classifier.parameters()}
     assert (backbone["lr"], head["lr"]) == (1e-3, 1e-2)
     set_trainable(model, ["head"])
     with pytest.raises(ValueError, match="learning rate of the backbone has no effect"):
-        build_fit(model, build_criterion("classification"), options, torch.device("cpu"), 1)
+        build_training_state(
+            model, build_criterion("classification"), options, torch.device("cpu"), 1
+        )
     model.requires_grad_(False)
     with pytest.raises(ValueError, match="nothing to train: every parameter is frozen"):
-        build_fit(model, build_criterion("classification"), options, torch.device("cpu"), 1)
+        build_training_state(
+            model, build_criterion("classification"), options, torch.device("cpu"), 1
+        )
 
 
 def test_every_loss_trains_an_epoch() -> None:
     for task, name in (("classification", "focal"), ("multilabel", "bce"), ("regression", "ccc")):
         criterion = build_criterion(task, LossOptions(loss=name))
         options = FitOptions(lr_schedule="constant", n_epochs=1, learning_rate=1e-3)
-        state = build_fit(_linear(), criterion, options, torch.device("cpu"), 1)
+        state = build_training_state(_linear(), criterion, options, torch.device("cpu"), 1)
         assert math.isfinite(train_one_epoch(state, _batches())["train_loss"])  # type: ignore[arg-type]
 
 
 def test_a_loss_that_is_not_finite_stops_the_run() -> None:
     options = FitOptions(lr_schedule="constant", n_epochs=1)
     model = build_model("speech_cnn", num_classes=2)
-    state = build_fit(model, build_criterion("classification"), options, torch.device("cpu"), 1)
+    state = build_training_state(
+        model, build_criterion("classification"), options, torch.device("cpu"), 1
+    )
     (batch,) = _batches()
     batch["inputs"]["speech"][0, 0, 0] = float("nan")
     with pytest.raises(ValueError, match="the loss became nan in epoch 1: lower the learning rate"):
@@ -279,7 +287,9 @@ def test_a_loss_that_is_not_finite_stops_the_run() -> None:
 def test_mixed_precision_trains_on_the_processor_too(amp: str) -> None:
     options = FitOptions(lr_schedule="constant", amp=amp, optimizer="adamw", learning_rate=1e-3)
     model = build_model("speech_cnn", num_classes=2)
-    state = build_fit(model, build_criterion("classification"), options, torch.device("cpu"), 1)
+    state = build_training_state(
+        model, build_criterion("classification"), options, torch.device("cpu"), 1
+    )
     before = model.classifier_1[1].weight.clone()
     assert train_one_epoch(state, _batches())["train_loss"] > 0  # type: ignore[arg-type]
     assert not torch.equal(before, model.classifier_1[1].weight)

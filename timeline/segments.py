@@ -10,7 +10,7 @@ import numpy as np
 
 
 @dataclass(frozen=True)
-class Stretch:
+class Segment:
     """A run of neighbouring windows with one dominant class; None where nothing was recognised."""
 
     start: float
@@ -21,7 +21,7 @@ class Stretch:
 
 def join_windows(
     borders: np.ndarray, labels: Sequence[str | None], confidences: np.ndarray
-) -> list[Stretch]:
+) -> list[Segment]:
     """Neighbours of the same label joined; their confidence is the mean over time.
 
     Args:
@@ -35,5 +35,5 @@ def join_windows(
         seconds = np.diff(borders[first : last + 1])
         mean = float(np.average(confidences[first:last], weights=seconds))
         confidence = mean if labels[first] else None
-        parts.append(Stretch(borders[first], borders[last], labels[first], confidence))
+        parts.append(Segment(borders[first], borders[last], labels[first], confidence))
     return parts

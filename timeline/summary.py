@@ -20,7 +20,7 @@ LABEL_THRESHOLD = 0.5  # above it, a label of a multilabel model counts as there
 
 
 def summarise(timeline: Timeline, longest: int = 5) -> str:
-    """What was recognised and how often, with so many of the longest stretches."""
+    """What was recognised and how often, with so many of the longest segments."""
     counts = Counter(row.modalities for row in timeline.rows)
     present = ", ".join(f"{word} {counts[key]}" for key, word in MODALITY_WORDS.items())
     lines = [
@@ -40,7 +40,7 @@ def summarise(timeline: Timeline, longest: int = 5) -> str:
     }
     lines += parts[timeline.task](timeline)
     if timeline.task == "classification":
-        lines += _stretch_lines(timeline, longest)
+        lines += _segment_lines(timeline, longest)
     return "\n".join(lines)
 
 
@@ -105,10 +105,10 @@ def _value_lines(timeline: Timeline) -> list[str]:
     ]
 
 
-def _stretch_lines(timeline: Timeline, longest: int) -> list[str]:
-    known = [part for part in timeline.stretches() if part.dominant is not None]
+def _segment_lines(timeline: Timeline, longest: int) -> list[str]:
+    known = [part for part in timeline.segments() if part.dominant is not None]
     known.sort(key=lambda part: part.start - part.end)
-    return ["Longest stretches:"] + [
+    return ["Longest segments:"] + [
         f"  {format_time(part.start)}-{format_time(part.end)} {part.dominant} "
         f"({part.confidence:.2f})"
         for part in known[:longest]

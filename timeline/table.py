@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from timeline.row import Task, TimelineRow, check_row
-from timeline.segments import Stretch, join_windows
+from timeline.segments import Segment, join_windows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -119,7 +119,7 @@ class Timeline:
         inner = [(before.end + after.start) / 2 for before, after in pairwise(self.rows)]
         return np.array([0.0, *inner, self.duration])
 
-    def stretches(self) -> list[Stretch]:
+    def segments(self) -> list[Segment]:
         """Neighbouring rows of the same dominant class joined; confidence is the mean over time."""
         confidences = np.array([self.confidence(row) or 0.0 for row in self.rows])
         return join_windows(self.borders(), [self.dominant(r) for r in self.rows], confidences)

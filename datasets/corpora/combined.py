@@ -14,7 +14,7 @@ from pathlib import Path
 from datasets.annotations import Record
 from datasets.corpora import cremad, ravdess
 from datasets.corpora.corpus import Corpus, register_corpus
-from labels.emotions import SIX, place
+from labels.emotions import SIX, class_index
 
 
 def read_records(root: Path, label: cremad.Scored = "intended") -> list[Record]:
@@ -25,7 +25,7 @@ def read_records(root: Path, label: cremad.Scored = "intended") -> list[Record]:
     """
     records = []
     for record in (*ravdess.read_records(root), *cremad.read_records(root, label)):
-        index = place(record.label, SIX)
+        index = class_index(record.label, SIX)
         if index is not None:
             extra = {**record.extra, "original": record.label}
             records.append(replace(record, label=SIX[index], extra=extra))

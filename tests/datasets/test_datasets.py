@@ -258,15 +258,15 @@ def test_pairs_are_completed_within_label_and_subset(tmp_path: Path) -> None:
             records.append(record)
     write_annotations(records, tmp_path / "manifest.csv")
     alone = _dataset(tmp_path / "manifest.csv", train=True)
-    lenders = read_annotations(tmp_path / "manifest.csv")
-    paired = _dataset(tmp_path / "manifest.csv", train=True, lenders=lenders)
+    pairing = read_annotations(tmp_path / "manifest.csv")
+    paired = _dataset(tmp_path / "manifest.csv", train=True, pairing=pairing)
     assert not alone[0]["inputs"]["speech_mask"].any()
     for i in range(4):
         inputs = paired[i]["inputs"]
         assert inputs["speech_mask"].any()
         assert inputs["face_mask"].any()
         bright = inputs["face"][inputs["face_mask"]].mean() > 0
-        assert bright == (LABELS[i // 2] == "happy"), "the lent face has the record's label"
+        assert bright == (LABELS[i // 2] == "happy"), "the paired face has the record's label"
 
 
 def test_votes_outside_the_classes_are_shared_out() -> None:

@@ -13,7 +13,7 @@ from datasets.annotations import Record, read_annotations, write_annotations
 from datasets.augment import AugmentOptions, swap_identity
 from datasets.landmarks import find_tracks
 from datasets.mean_faces import MeanFaces
-from datasets.preparation import Finding, prepare_records
+from datasets.preparation import DetectionOptions, prepare_records
 from datasets.samples import ClipDataset, SampleOptions, StoreSet
 from datasets.store import ClipStore, StoreWriter, lacks
 from media.configuration import ClipConfig
@@ -129,7 +129,7 @@ def test_tracks_are_found_by_performance_and_prepared(tmp_path: Path) -> None:
     tracks = find_tracks(tmp_path / "tracks.npz", records)
     assert list(tracks) == [records[0].key]
     config = ClipConfig(face_size=32)
-    failures = prepare_records(records, tmp_path / "clips", config, Finding(tracks=tracks))
+    failures = prepare_records(records, tmp_path / "clips", config, DetectionOptions(tracks=tracks))
     assert not failures
     store = ClipStore(tmp_path / "clips")
     assert store.count(records[0].key, "landmarks") == 40

@@ -17,8 +17,8 @@ import pytest
 
 from datasets import preparation, prepare
 from datasets.annotations import Record, read_annotations, write_annotations
-from datasets.cluster import spread_work
 from datasets.demo_clip import read_portrait
+from datasets.parallel import spread_work
 from datasets.sources import SourceLedger
 from datasets.store import ClipStore, StoreWriter
 from media.blendshapes import BLENDSHAPES

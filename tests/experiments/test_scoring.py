@@ -15,13 +15,13 @@ from datasets.annotations import read_annotations
 from datasets.samples import ClipDataset, SampleOptions, StoreSet, collate
 from evaluation.calibration import COVERAGES
 from experiments import scoring
-from experiments.scoring import Scored, count_flops, write_scores
+from experiments.scoring import EvaluationJob, count_flops, write_scores
 from models import build_model
 from tests.builders import LABELS, SMALL, make_corpus
 from validation import predict
 
 
-def _scored(folder: Path, name: str, **arguments: object) -> Scored:
+def _scored(folder: Path, name: str, **arguments: object) -> EvaluationJob:
     manifest = make_corpus(folder / "data", per_subset=4)
     stores = StoreSet([manifest.parent / "clips"])
     torch.manual_seed(0)
@@ -36,7 +36,7 @@ def _scored(folder: Path, name: str, **arguments: object) -> Scored:
             records, stores, SMALL, LABELS, checkpoint.model.inputs, SampleOptions()
         )
         loaders[subset] = torch.utils.data.DataLoader(dataset, batch_size=3, collate_fn=collate)
-    return Scored(checkpoint, path, torch.device("cpu"), loaders, (1.0, 2.0))
+    return EvaluationJob(checkpoint, path, torch.device("cpu"), loaders, (1.0, 2.0))
 
 
 def _rows(path: Path) -> list[dict[str, str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from labels.emotions import RAVDESS, SEVEN, canonical, place, resolve_classes
+from labels.emotions import RAVDESS, SEVEN, canonical, class_index, resolve_classes
 
 
 def test_classes_keep_one_order_and_merge_calm() -> None:
@@ -14,9 +14,9 @@ def test_classes_keep_one_order_and_merge_calm() -> None:
         "sad",
         "zeal",
     )
-    assert place("calm", SEVEN) == SEVEN.index("neutral")
-    assert place("calm", RAVDESS) == 1
-    assert place("contempt", SEVEN) is None
+    assert class_index("calm", SEVEN) == SEVEN.index("neutral")
+    assert class_index("calm", RAVDESS) == 1
+    assert class_index("contempt", SEVEN) is None
     assert canonical("Fear") == "fearful"
     with pytest.raises(ValueError, match="unknown classes 'nine'"):
         resolve_classes("nine", ["sad"])

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from main import main
-from media.listing import Listed, list_media, output_names
+from media.listing import MediaItem, list_media, output_names
 from opts import parse_options
 
 
@@ -38,8 +38,8 @@ def test_a_table_names_files_beside_it_and_their_speakers(folder: Path) -> None:
     table = folder / "list.csv"
     table.write_text("media,who,note\nben/1.MP4,B,x\nanna/1.mp4,,y\n,C,empty\n")
     assert list_media([str(table)], "who") == [
-        Listed(folder / "ben" / "1.MP4", "B"),
-        Listed(folder / "anna" / "1.mp4", None),
+        MediaItem(folder / "ben" / "1.MP4", "B"),
+        MediaItem(folder / "anna" / "1.mp4", None),
     ]
     with pytest.raises(ValueError, match="no column 'speaker'; it has: media, who, note"):
         list_media([str(table)], "speaker")

@@ -322,9 +322,9 @@ def test_who_lends_a_voice_lends_what_is_known_of_it(tmp_path: Path) -> None:
             records.append(record)
     write_annotations(records, tmp_path / "manifest.csv")
     config = replace(SMALL, window_seconds=1.5, voice_activity=0.3)
-    lenders = read_annotations(tmp_path / "manifest.csv")
+    pairing = read_annotations(tmp_path / "manifest.csv")
     dataset = _dataset(
-        tmp_path / "manifest.csv", config, "face", "speech", train=True, lenders=lenders
+        tmp_path / "manifest.csv", config, "face", "speech", train=True, pairing=pairing
     )
     mask = dataset[0]["inputs"]["speech_mask"]
     assert not mask[:50].any()

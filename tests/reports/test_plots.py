@@ -1,4 +1,4 @@
-"""Figures hold every row, keep their parts apart, and can be told apart by every eye."""
+"""Figures hold every row, keep their parts apart, and every eye can distinguish them."""
 
 from itertools import combinations, pairwise
 from pathlib import Path

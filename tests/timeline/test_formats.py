@@ -32,7 +32,7 @@ def subtitles(monkeypatch: pytest.MonkeyPatch) -> None:
     def write(timeline: Timeline, path: Path) -> None:
         lines = [
             f"{format_time(part.start)}-{format_time(part.end)} {part.dominant}"
-            for part in timeline.stretches()
+            for part in timeline.segments()
         ]
         path.write_text("\n".join(lines), encoding="utf-8")
 

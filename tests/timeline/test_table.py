@@ -143,7 +143,7 @@ def test_overlapping_windows_stand_for_one_hop_around_their_middle() -> None:
 
 
 def test_stretches_join_neighbours_and_weigh_confidence_by_time(timeline: Timeline) -> None:
-    parts = timeline.stretches()
+    parts = timeline.segments()
     assert [(p.start, p.end, p.dominant) for p in parts] == [
         (0.0, 2.0, "happy"),
         (2.0, 3.0, None),

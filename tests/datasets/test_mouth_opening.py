@@ -8,10 +8,10 @@ import cv2
 import numpy as np
 import pytest
 
-from datasets import talking
+from datasets import mouth_opening
 from datasets.annotations import read_annotations
+from datasets.mouth_opening import INNER_LOWER, INNER_UPPER, Mouth, draw_mouth, open_mouth
 from datasets.prepare import main as prepare
-from datasets.talking import INNER_LOWER, INNER_UPPER, Mouth, draw_mouth, open_mouth
 from media.landmarker import Landmarker, build_landmarker, locate_in_face
 
 SIDE = 96
@@ -106,9 +106,9 @@ def test_draws_differ_and_stay_within_their_limits() -> None:
     rng = np.random.default_rng(0)
     mouths = [draw_mouth(rng) for _ in range(200)]
     for name, limits in (
-        ("opening", talking.OPENING),
-        ("narrowing", talking.NARROWING),
-        ("shade", talking.SHADE),
+        ("opening", mouth_opening.OPENING),
+        ("narrowing", mouth_opening.NARROWING),
+        ("shade", mouth_opening.SHADE),
     ):
         values = [getattr(mouth, name) for mouth in mouths]
         assert limits[0] <= min(values) < max(values) <= limits[1]
@@ -163,7 +163,7 @@ def test_training_pictures_get_a_talking_copy(corpus: Path, tmp_path: Path) -> N
 def test_without_the_extra_it_is_one_line(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    talking.load_landmarker.cache_clear()
+    mouth_opening.load_landmarker.cache_clear()
     monkeypatch.setitem(sys.modules, "dlib", None)
     assert prepare(["fer2013", "--root", str(corpus), "--out", str(tmp_path / "o"), "--talking"])
     error = capsys.readouterr().err.strip().splitlines()[-1]

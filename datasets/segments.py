@@ -1,4 +1,4 @@
-"""Labelled stretches against the recordings that they are of: what lies outside is no label."""
+"""Labelled segments against the recordings that they are of: what lies outside is no label."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _LEAST_MILLISECONDS = 100.0  # no one labels less
 
 
 def outside(record: Record, duration: float) -> str | None:
-    """Why a record's stretch is not one of a recording of so many seconds; None where it is."""
+    """Why a record's segment is not one of a recording of so many seconds; None where it is."""
     last = record.start if record.end is None else record.end
     beyond = record.start >= duration or last > duration + BEYOND_SECONDS
     if not beyond:
@@ -49,8 +49,8 @@ def drop_outside(
     return kept
 
 
-def check_stretches(records: Iterable[Record], duration_of: Callable[[str], float]) -> None:
-    """Raise ValueError, naming the first, where stretches lie outside their recordings.
+def check_segments(records: Iterable[Record], duration_of: Callable[[str], float]) -> None:
+    """Raise ValueError, naming the first, where segments lie outside their recordings.
 
     Args:
         duration_of: seconds of a recording, by its key.

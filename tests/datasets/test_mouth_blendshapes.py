@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from datasets.talking_blendshapes import WIDEST, talk
+from datasets.mouth_blendshapes import WIDEST, talk
 from media.blendshapes import BLENDSHAPES
 
 SHAPE = (4, 55)

@@ -18,7 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from datasets.annotations import Record
-from datasets.cluster import spread_work
+from datasets.parallel import spread_work
 from datasets.store import ClipStore
 from media.landmarker import Landmarker, build_landmarker, locate_in_face
 from system.files import replacing
@@ -99,7 +99,7 @@ def open_mouth(face: np.ndarray, points: np.ndarray, mouth: Mouth) -> np.ndarray
     return np.clip(mixed + 0.5, 0, 255).astype(np.uint8)
 
 
-def write_talking(
+def write_mouth_openings(
     records: Sequence[Record], store: Path, folder: Path, workers: int = 1
 ) -> list[Record]:
     """A copy of each training record with its mouth opened, in a way drawn by its name.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from datasets.annotations import Record
-from datasets.stretches import check_stretches, drop_outside, outside
+from datasets.segments import check_segments, drop_outside, outside
 
 
 def _record(start: float, end: float | None, line: int = 2) -> Record:
@@ -37,8 +37,8 @@ def test_stretches_outside_are_named(start: float, end: float | None, message: s
 def test_the_first_of_several_stands_for_all() -> None:
     records = [_record(0, 1), _record(5, 9, 3), _record(6, 9, 4)]
     with pytest.raises(ValueError, match=r"line 3: .* \(and 1 more rows\)"):
-        check_stretches(records, lambda _: 1.2)
-    check_stretches(records[:1], lambda _: 1.2)
+        check_segments(records, lambda _: 1.2)
+    check_segments(records[:1], lambda _: 1.2)
 
 
 def test_records_outside_are_dropped_with_their_reason() -> None:
