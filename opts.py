@@ -48,7 +48,7 @@ from system.flags import (
     spellings_of,
 )
 from system.help_text import HelpAction, format_sections
-from system.recipes import read_recipe
+from system.recipes import naming_recipe, read_recipe
 
 __all__ = ["EVALUATE", "INFER", "LIST", "TRAIN", "Options", "format_help", "parse_options"]
 
@@ -171,12 +171,13 @@ def parse_options(arguments: Sequence[str] | None = None) -> Options:
         for name, cls in _GROUPS.items()
     }
     options = Options(given=frozenset(asked), **groups)
-    _check_effects(options)
-    if options.mode == TRAIN:
-        strict = _joined_arguments(recipe if asked is not given else {}, given)
-        options = replace(options, model=_read_model(options, strict, old))
-    if options.mode in _CHECKS:
-        _CHECKS[options.mode](options)
+    with naming_recipe(given.get("recipe")):
+        _check_effects(options)
+        if options.mode == TRAIN:
+            strict = _joined_arguments(recipe if asked is not given else {}, given)
+            options = replace(options, model=_read_model(options, strict, old))
+        if options.mode in _CHECKS:
+            _CHECKS[options.mode](options)
     for note in [*notes, *(f"--{name} is now --model_arg {name}=VALUE" for name in old)]:
         _LOG.warning("note: %s; the old spelling will go with the next version", note)
     return options

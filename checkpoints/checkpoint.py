@@ -153,6 +153,10 @@ def _load_own(path: Path) -> Checkpoint:
             f"{path} holds a configuration that cannot be used ({_first_line(error)}): it is "
             "damaged; copy or train it again"
         ) from error
+    except ValueError as error:
+        if path.name in str(error):
+            raise
+        raise ValueError(f"{path}: {error}") from error
 
 
 def _build_own(metadata: dict[str, Any], weights: dict[str, Tensor], path: Path) -> Checkpoint:

@@ -1,4 +1,4 @@
-"""Any checkpoint that is read, published ones too, to a file of ours to pass on.
+"""Convert any checkpoint that can be read, published ones too, to a file in our format.
 
 python -m checkpoints.convert results/RUN/model_best.safetensors face.safetensors --half
 

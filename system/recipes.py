@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from system.errors import OptionError
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
@@ -23,3 +27,15 @@ def read_recipe(path: Path) -> dict[str, Any]:
         raise ValueError(f"cannot read recipe {path}: {error}") from error
     except RecursionError as error:
         raise ValueError(f"cannot read recipe {path}: its values are nested too deeply") from error
+
+
+@contextmanager
+def naming_recipe(name: str | None) -> Iterator[None]:
+    """Add the recipe, where there is one, to what is wrong with options that it took part in."""
+    try:
+        yield
+    except ValueError as error:
+        if name is None or Path(name).stem in str(error):
+            raise
+        options = error.options if isinstance(error, OptionError) else ()
+        raise OptionError(f"{error} (with the recipe {name})", *options) from error

@@ -302,3 +302,9 @@ def test_every_option_of_a_shipped_recipe_has_an_effect(name: str) -> None:
 def test_a_recipe_that_is_not_there_is_named() -> None:
     with pytest.raises(ValueError, match=r"no recipe .*nowhere\.toml; choose from"):
         parse_options([*DATA, "--recipe", "nowhere"])
+
+
+def test_a_value_in_a_recipe_that_cannot_be_is_told_with_the_recipe(tmp_path: Path) -> None:
+    asked = _recipe(tmp_path, 'augment_only = ["flip", "blur"]\n')
+    with pytest.raises(ValueError, match=r"unknown augmentation blur.*small\.toml"):
+        parse_options(asked)

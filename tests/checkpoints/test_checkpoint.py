@@ -379,3 +379,13 @@ def test_a_file_that_unpacks_to_far_more_is_refused_unread(tmp_path: Path) -> No
         archive.writestr("archive/data/0", bytes(10_000_000))
     with pytest.raises(ValueError, match="is packed as torch packs no weights"):
         load_checkpoint(path)
+
+
+def test_a_configuration_of_a_newer_version_is_refused_by_file_name(tmp_path: Path) -> None:
+    path = tmp_path / "newer.safetensors"
+    save_checkpoint(make_checkpoint("speech_cnn"), path)
+    content = path.read_bytes()
+    assert content.count(b"speech_block_seconds") == 1
+    path.write_bytes(content.replace(b"speech_block_seconds", b"speech_block_sebonds"))
+    with pytest.raises(ValueError, match=r"newer\.safetensors.*speech_block_sebonds"):
+        load_checkpoint(path)
