@@ -35,8 +35,8 @@ class InferenceOptions:
     )
     speaker_folder: bool = _infer_option(
         False,
-        "the files of one folder show one speaker, whose mean face is kept from file to file; "
-        "implies --adapt recording",
+        "the files of one folder show one speaker, whose mean face and voice are kept from file "
+        "to file; implies --adapt recording",
     )
     speaker_column: str | None = _infer_option(
         None,

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import csv
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
+import torch
+from torch import Tensor
 
 from checkpoints.checkpoint import Checkpoint
 from datasets.annotations import Record, write_annotations
@@ -15,7 +20,7 @@ from media.blendshapes import BLENDSHAPES, MeshTrack
 from media.configuration import ClipConfig
 from media.landmarks import POINTS, LandmarkTrack, build_track
 from media.recording import Recording
-from models import build_model
+from models import EmotionModel, WhisperSpeech, build_model
 
 SMALL = ClipConfig(face_size=32, pictures=3)
 LABELS = ("happy", "sad")
@@ -112,3 +117,62 @@ def open_stores(manifest: Path) -> StoreSet:
 
 def make_checkpoint(name: str = "multimodalcnn", config: ClipConfig = SMALL) -> Checkpoint:
     return Checkpoint(build_model(name, num_classes=2).eval(), LABELS, config)
+
+
+def write_table(path: Path, rows: list[dict[str, Any]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def table_row(clip: str, true: str, happy: float, **more: str) -> dict[str, Any]:
+    return {
+        "clip": clip,
+        "speaker": "s1",
+        "target": true,
+        **more,
+        "p_happy": happy,
+        "p_sad": 1 - happy,
+    }
+
+
+def whisper_model(**arguments: Any) -> WhisperSpeech:
+    torch.manual_seed(0)
+    model = build_model("whisper_speech", **{"num_classes": 2, **arguments}).eval()
+    assert isinstance(model, WhisperSpeech)
+    return model
+
+
+def speech_blocks(batch: int = 2, blocks: int = 2, length: int = 60) -> dict[str, Tensor]:
+    torch.manual_seed(1)
+    speech = torch.rand(batch, blocks, 80, length) * 2 - 0.75
+    return {"speech": speech, "speech_mask": torch.ones(batch, blocks * length // 2) > 0}
+
+
+@torch.no_grad()
+def whisper_logits(model: EmotionModel, inputs: dict[str, Tensor]) -> Tensor:
+    return model.eval()(**inputs)["logits"]
+
+
+def make_fer(root: Path) -> None:
+    rng = np.random.default_rng(0)
+    pictures = {
+        "train/happy/Training_1.jpg": 1,
+        "train/fear/Training_2.jpg": 2,
+        "train/happy/Training_3.jpg": 9,  # the same picture as PrivateTest_9
+        "test/happy/PublicTest_5.jpg": 5,
+        "test/sad/PrivateTest_9.jpg": 9,
+    }
+    images = {seed: rng.integers(0, 255, (48, 48), dtype=np.uint8) for seed in (1, 2, 5, 9)}
+    for name, seed in pictures.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(root / name), images[seed])
+    header = (
+        "path,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,not_a_face"
+    )
+    rows = [
+        "train/happy/Training_1.jpg,1,7,2,0,0,0,0,0,0,0",
+        "train/fear/Training_2.jpg,0,0,0,0,0,0,0,0,9,1",
+    ]
+    (root / "ferplus_votes.csv").write_text("\n".join([header, *rows]) + "\n")

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from datasets.demo_clip import read_portrait
+from models.whisper_encoder import SIZES, WhisperSize
 
 REAL_DATA = Path(__file__).parents[2] / "shared" / "data"
 RATE = 16000  # Hz, of the generated sound
@@ -165,3 +166,9 @@ def _cover_packets(art: Any, cover: np.ndarray) -> list[Any]:
     frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(cover), format="rgb24")
     frame.pts = 0
     return [*art.encode(frame), *art.encode(None)]
+
+
+@pytest.fixture
+def small_whisper(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An encoder of two narrow layers stands for `tiny`."""
+    monkeypatch.setitem(SIZES, "tiny", WhisperSize(128, 2))

@@ -118,3 +118,14 @@ def test_numbers_and_figures_need_no_torch(room: str) -> None:
     modules = ", ".join(f"{room}.{path.stem}" for path in _sources(room) if path.stem[0] != "_")
     code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_no_file_has_over_400_lines_and_no_function_over_60() -> None:
+    paths = [*ROOT.glob("*.py"), *(p for r in (*FLOOR, "tests") for p in (ROOT / r).rglob("*.py"))]
+    for path in paths:
+        text = path.read_text(encoding="utf-8")
+        assert len(text.splitlines()) <= 400, f"{path.relative_to(ROOT)} has over 400 lines"
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno:
+                lines = node.end_lineno - node.lineno + 1
+                assert lines <= 60, f"{node.name} of {path.relative_to(ROOT)} has {lines} lines"

@@ -15,7 +15,6 @@ from torch import Tensor
 from checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from checkpoints.whisper_weights import read_whisper
 from datasets.augment import mix_up
-from datasets.kept_blocks import KeptBlocks
 from experiments.initialisation import pretraining_data, start_model
 from inference import TrainingAlignedInference
 from main import main
@@ -23,41 +22,20 @@ from media.clip import tile_windows
 from media.configuration import ClipConfig
 from media.preprocess import preprocess
 from media.reading import read_recording
-from models import EmotionModel, WhisperSpeech, build_model, set_trainable
-from models.whisper_encoder import SIZES, WhisperSize
+from models import build_model, set_trainable
 from models.whisper_speech import CLIPS, LAYER_MIXES
 from opts import parse_options
 from recognition.encoded_blocks import EncodedBlocks
 from recognition.session import Session
-from tests.builders import LABELS, SMALL, make_checkpoint, make_recording
+from tests.builders import LABELS, SMALL, make_checkpoint
+from tests.builders import speech_blocks as _blocks
+from tests.builders import whisper_logits as _logits
+from tests.builders import whisper_model as _model
 from tests.conftest import WriteMedia
 from tests.media.test_sound import _noise
 
 CONFIG = replace(SMALL, **CLIPS, speech_context_seconds=1.0)
-
-
-@pytest.fixture(autouse=True)
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An encoder of two narrow layers stands for `tiny`."""
-    monkeypatch.setitem(SIZES, "tiny", WhisperSize(128, 2))
-
-
-def _model(**arguments: Any) -> WhisperSpeech:
-    torch.manual_seed(0)
-    model = build_model("whisper_speech", **{"num_classes": 2, **arguments}).eval()
-    assert isinstance(model, WhisperSpeech)
-    return model
-
-
-def _blocks(batch: int = 2, blocks: int = 2, length: int = 60) -> dict[str, Tensor]:
-    torch.manual_seed(1)
-    speech = torch.rand(batch, blocks, 80, length) * 2 - 0.75
-    return {"speech": speech, "speech_mask": torch.ones(batch, blocks * length // 2) > 0}
-
-
-@torch.no_grad()
-def _logits(model: EmotionModel, inputs: dict[str, Tensor]) -> Tensor:
-    return model.eval()(**inputs)["logits"]
+pytestmark = pytest.mark.usefixtures("small_whisper")
 
 
 @pytest.mark.parametrize("mix", LAYER_MIXES)
@@ -378,91 +356,3 @@ def test_mixed_encoded_blocks_keep_what_only_one_sample_has() -> None:
     expected = share * speech[0, 1] + (1 - share) * speech[1, 1]
     torch.testing.assert_close(mixed["speech"][0, 1], expected)
     assert bool(mixed["speech_mask"].all())
-
-
-def test_kept_blocks_are_encoded_once_and_read_by_later_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model = _model(frames_joined=4)
-    recording = replace(make_recording(0, seconds=7.0), duration=7.0)
-    clips = [recording.cut(w, CONFIG) for w in tile_windows(7.0, 1.0, 0.5)]
-    kept = KeptBlocks(model, CONFIG, torch.device("cpu"), tmp_path)
-    first = [kept.inputs("a", clip, CONFIG) for clip in clips]
-    for clip, inputs in zip(clips, first, strict=True):
-        plain = preprocess(clip, CONFIG, ("speech",))
-        assert torch.equal(inputs["speech_mask"], plain["speech_mask"])
-        batch, other = ({n: v[None] for n, v in x.items()} for x in (inputs, plain))
-        torch.testing.assert_close(
-            _logits(model, batch), _logits(model, other), atol=5e-3, rtol=0.0
-        )
-    monkeypatch.setattr(model, "encode_blocks", None)  # is not called again
-    later = KeptBlocks(model, CONFIG, torch.device("cpu"), tmp_path)
-    for clip, inputs in zip(clips, first, strict=True):
-        assert torch.equal(later.inputs("a", clip, CONFIG)["speech"], inputs["speech"])
-
-
-def test_kept_blocks_of_another_encoder_are_not_read(tmp_path: Path) -> None:
-    model, clip = _model(), make_recording(0).cut(tile_windows(1.0, 1.0, 1.0)[0], CONFIG)
-    KeptBlocks(model, CONFIG, torch.device("cpu"), tmp_path).inputs("a", clip, CONFIG)
-    with torch.no_grad():
-        model.encoder.conv1.bias += 1.0
-    KeptBlocks(model, CONFIG, torch.device("cpu"), tmp_path).inputs("a", clip, CONFIG)
-    assert len({path.name.split("-")[0] for path in tmp_path.glob("*.f16")}) == 2
-
-
-def test_a_block_half_written_by_a_killed_run_is_not_read(tmp_path: Path) -> None:
-    model = _model()
-    clips = [
-        make_recording(0, seconds=7.0).cut(w, CONFIG) for w in tile_windows(7.0, 1.0, 1.0)[::5]
-    ]
-    kept = KeptBlocks(model, CONFIG, torch.device("cpu"), tmp_path)
-    whole = [kept.inputs("a", clip, CONFIG)["speech"] for clip in clips]
-    (index,) = tmp_path.glob("*.jsonl")
-    index.write_bytes(index.read_bytes()[:-3])
-    again = KeptBlocks(model, CONFIG, torch.device("cpu"), tmp_path)
-    for clip, speech in zip(clips, whole, strict=True):
-        assert torch.equal(again.inputs("a", clip, CONFIG)["speech"], speech)
-
-
-def test_an_offset_takes_away_what_a_voice_is_like_at_rest() -> None:
-    model, inputs = _model(), _blocks()
-    with torch.no_grad():
-        features = model.pooled(**inputs)
-        offset = features - model.mean_voice()
-        expected = model.classifier_1(model.mean_voice().expand_as(features))
-    got = _logits(model, {**inputs, "voice_offset": offset})
-    torch.testing.assert_close(got, expected)
-    none = torch.zeros_like(offset)
-    assert torch.equal(_logits(model, {**inputs, "voice_offset": none}), _logits(model, inputs))
-
-
-def test_the_mean_voice_is_that_of_training() -> None:
-    model, inputs = _model(), _blocks(batch=4)
-    norm = model.classifier_1[0]
-    assert isinstance(norm, torch.nn.BatchNorm1d)
-    norm.momentum = 1.0
-    with torch.no_grad():
-        features = model.pooled(**inputs)
-        model.train()(**inputs)
-    torch.testing.assert_close(model.mean_voice(), features.mean(dim=0))
-
-
-def test_a_late_fusion_hands_the_offset_to_its_voice() -> None:
-    parts = {"name": "whisper_speech", "arguments": {"num_classes": 2}}
-    face = {"name": "blendshape_tcn", "arguments": {"num_classes": 2}}
-    torch.manual_seed(0)
-    model = build_model("late_fusion", num_classes=2, blendshapes=face, speech=parts).eval()
-    member = model.members["speech"]
-    assert model.voice_part is member
-    inputs = {**_blocks(), "blendshapes": torch.rand(2, 10, 55)}
-    with torch.no_grad():
-        offset = member.pooled(inputs["speech"], inputs["speech_mask"]) - member.mean_voice()
-        before, after = model(**inputs), model(**inputs, voice_offset=offset)
-    assert not torch.allclose(before["speech_logits"], after["speech_logits"])
-    assert torch.equal(before["blendshapes_logits"], after["blendshapes_logits"])
-
-
-def test_where_nothing_is_pooled_no_voice_is_known() -> None:
-    model = build_model("multimodalcnn", fusion="ia", speech_model="whisper_speech")
-    assert model.voice_part is None
-    assert build_model("speech_cnn").voice_part is None
