@@ -113,7 +113,7 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path, half: bool = False) -> N
 
 
 def load_checkpoint(path: Path, num_heads: int = 1) -> Checkpoint:
-    """Read a checkpoint of ours, or one published by others.
+    """Read a checkpoint in our format, or one published by others.
 
     Args:
         path: `.safetensors`, `.pth`, `.pth.tar`, or HSE FaceRes's `.json` (without classifier).

@@ -1,4 +1,4 @@
-"""What a checkpoint of ours says of itself, read without its weights and without torch."""
+"""What a checkpoint in our format says of itself, read without its weights and without torch."""
 
 from __future__ import annotations
 
